@@ -1,0 +1,1 @@
+"""Tar layers, read and written through file descriptors only, and their compression."""

@@ -1,0 +1,1 @@
+"""Reference -> Image: pull, load, import, tag, remove. Knows no container."""

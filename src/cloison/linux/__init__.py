@@ -1,0 +1,1 @@
+"""The only package that meets the kernel: mounts, cgroups, netlink, nftables, proc, safe paths."""

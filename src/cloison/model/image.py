@@ -1,0 +1,49 @@
+"""The nouns of images as the engine sees them; the wire shapes are in `cloison.oci`."""
+
+from __future__ import annotations
+
+from cloison.model.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
+
+
+class ImageConfig(Record):
+    """What an image says about running it (image-spec config.md, "config")."""
+
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    stop_signal: str = ""
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    volumes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+
+
+class Image(Record):
+    """One image in the local store, ready to run: its layers are unpacked."""
+
+    id: str  # "sha256:…" of the config blob
+    digest: str  # "sha256:…" of the manifest
+    config: ImageConfig
+    layers: tuple[str, ...]  # chain IDs ("sha256:…"), base first
+    architecture: str = ""
+    os: str = "linux"
+    variant: str = ""
+    created: str = ""  # RFC 3339
+    author: str = ""
+    size_bytes: int = 0  # unpacked, all layers
+    version: int = 1
+
+    NESTED: ClassVar[Mapping[str, Any]] = {"config": ImageConfig}
+
+
+class ImageListing(Record):
+    """One line of ``images``."""
+
+    reference: str  # "" for a dangling image
+    image: Image

@@ -1,0 +1,1 @@
+"""Image references: ``[domain/]path[:tag][@digest]`` (distribution-spec; grammar of docker's reference package)."""

@@ -1,0 +1,54 @@
+"""Where this engine keeps its things and what it calls them on the host; read once by a door, passed down frozen."""
+
+from __future__ import annotations
+
+from cloison.model.record import Record
+
+DEFAULT_DATA_ROOT = "/var/lib/cloison"
+DEFAULT_RUN_ROOT = "/run/cloison"
+
+
+class Settings(Record):
+    """Two engines with different run roots share nothing: links, nft tables and cgroups carry ``instance``."""
+
+    data_root: str = DEFAULT_DATA_ROOT
+    run_root: str = DEFAULT_RUN_ROOT
+    instance: str = "cloison"  # "cloison", or "cloison-" + 6 hex digits of the run root's name
+    subnet: str = ""  # "" picks one that collides with no route; "10.210.0.0/16" fixes it
+    insecure_registries: tuple[str, ...] = ()  # host[:port] where plain HTTP is allowed besides loopback
+    debug: bool = False
+
+    @property
+    def bridge(self) -> str:
+        """Name of the default bridge: at most 15 bytes (IFNAMSIZ)."""
+        return self.instance + ("0" if self.instance == "cloison" else "")
+
+    @property
+    def nft_table(self) -> str:
+        return self.instance.replace("-", "_")
+
+    @property
+    def cgroup_parent(self) -> str:
+        """Directory below each hierarchy's root."""
+        return self.instance
+
+
+def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str = "") -> Settings:
+    """Settings from flags, then ``CLOISON_DATA_ROOT``, ``CLOISON_RUN_ROOT``, ``CLOISON_SUBNET``, ``CLOISON_INSECURE_REGISTRIES``."""
+    data = data_root or environ.get("CLOISON_DATA_ROOT", "") or DEFAULT_DATA_ROOT
+    run = run_root or environ.get("CLOISON_RUN_ROOT", "") or DEFAULT_RUN_ROOT
+    insecure = tuple(filter(None, environ.get("CLOISON_INSECURE_REGISTRIES", "").split(",")))
+    return Settings(
+        data_root=data, run_root=run, instance=_instance(run), subnet=environ.get("CLOISON_SUBNET", ""),
+        insecure_registries=insecure, debug=bool(environ.get("CLOISON_DEBUG")),
+    )  # fmt: skip
+
+
+def _instance(run_root: str) -> str:
+    if run_root == DEFAULT_RUN_ROOT:
+        return "cloison"
+    # FNV-1a: a name, not a secret, and hashlib costs 2 ms at import
+    digest = 0xCBF29CE484222325
+    for byte in run_root.encode():
+        digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return f"cloison-{digest & 0xFFFFFF:06x}"

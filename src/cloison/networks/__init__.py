@@ -1,0 +1,1 @@
+"""NetworkSpec -> Attachment: addresses, bridge, published ports, name files. Knows no container record."""

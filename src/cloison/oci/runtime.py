@@ -1,0 +1,132 @@
+"""The nouns of the OCI runtime specification (config.md, config-linux.md) that a launch needs.
+
+The engine fills them in memory and the OCI door parses them from ``config.json``; the runtime room knows nothing else.
+Names are the specification's, in Python's case. Lists are tuples, absent objects are None.
+"""
+
+from __future__ import annotations
+
+from cloison.model.container import Resources
+from cloison.model.mount import Mount
+from cloison.model.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
+
+
+class User(Record):
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0o022
+    additional_gids: tuple[int, ...] = ()
+
+
+class Rlimit(Record):
+    type: str  # "RLIMIT_NOFILE"
+    soft: int  # -1 is RLIM_INFINITY
+    hard: int
+
+
+class Capabilities(Record):
+    """Names with ``CAP_``; all five sets are explicit, an empty set is empty."""
+
+    bounding: tuple[str, ...] = ()
+    effective: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    inheritable: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+
+class Process(Record):
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    terminal: bool = False
+    console_size: tuple[int, int] = (0, 0)  # rows, columns
+    user: User = User()
+    capabilities: Capabilities = Capabilities()
+    rlimits: tuple[Rlimit, ...] = ()
+    no_new_privileges: bool = True
+    oom_score_adj: int | None = None
+
+    NESTED: ClassVar[Mapping[str, Any]] = {"user": User, "capabilities": Capabilities, "rlimits": Rlimit}
+
+
+class Namespace(Record):
+    type: str  # mount pid network ipc uts cgroup user time
+    path: str = ""  # "" makes a new one; else /proc/PID/ns/… to join
+
+
+class IdMapping(Record):
+    container_id: int
+    host_id: int
+    size: int
+
+
+class Device(Record):
+    """A device node to make inside."""
+
+    path: str
+    type: str  # c, b, u, p
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+
+class DeviceRule(Record):
+    """One line of the device cgroup; None is "any"."""
+
+    allow: bool
+    type: str = "a"
+    major: int | None = None
+    minor: int | None = None
+    access: str = "rwm"
+
+
+class Linux(Record):
+    namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    time_offsets: Mapping[str, tuple[int, int]] = {}  # "monotonic" | "boottime" -> (s, ns)
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()  # resources.devices
+    cgroups_path: str = ""  # below every hierarchy's root, no leading slash
+    resources: Resources = Resources()
+    rootfs_propagation: str = "private"
+    seccomp: str = ""  # path of a compiled BPF program; "" is unconfined
+    sysctl: Mapping[str, str] = {}
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+
+    NESTED: ClassVar[Mapping[str, Any]] = {
+        "namespaces": Namespace, "uid_mappings": IdMapping, "gid_mappings": IdMapping, "devices": Device,
+        "device_rules": DeviceRule, "resources": Resources,
+    }  # fmt: skip
+
+
+class Root(Record):
+    """Where ``/`` comes from: one overlay mount, or a directory (type "bind")."""
+
+    mount: Mount
+    readonly: bool = False
+
+    NESTED: ClassVar[Mapping[str, Any]] = {"mount": Mount}
+
+
+class Spec(Record):
+    """One container as the runtime sees it (config.json)."""
+
+    process: Process
+    root: Root
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    linux: Linux = Linux()
+    annotations: Mapping[str, str] = {}
+    init: bool = False  # ours, not the specification's: a reaper as pid 1
+
+    NESTED: ClassVar[Mapping[str, Any]] = {"process": Process, "root": Root, "mounts": Mount, "linux": Linux}

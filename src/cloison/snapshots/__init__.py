@@ -1,0 +1,1 @@
+"""Chain of layers -> [Mount], behind one Protocol. Knows no image and no container."""

@@ -1,0 +1,1 @@
+"""What is on disk: blobs, records, names, locks; every write is atomic."""

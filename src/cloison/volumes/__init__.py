@@ -1,0 +1,1 @@
+"""MountRequest -> [Mount]: host directories, named volumes, tmpfs."""
