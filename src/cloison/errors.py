@@ -1,16 +1,16 @@
 """What can go wrong, as a tree of types; every door maps a *type* to its own code, never a text.
 
-    CloisonError
-    ├── NotFound               the named image, container, network, file … does not exist
-    ├── Conflict               it exists already, or its state forbids this
-    ├── InvalidArgument        the caller's words make no sense
-    ├── Denied                 this user, or this machine, may not
-    ├── Unsupported            this kernel or this release cannot
-    ├── Unavailable            a peer (registry, monitor) did not answer, or a resource ran out
-    ├── Internal               our fault
-    └── LaunchFailed           the launcher could not carry out one operation of its plan
-        ├── CommandNotFound        the container's command does not exist (exit code 127)
-        └── CommandNotInvocable    it exists but cannot be executed (exit code 126)
+CloisonError
+├── NotFound               the named image, container, network, file … does not exist
+├── Conflict               it exists already, or its state forbids this
+├── InvalidArgument        the caller's words make no sense
+├── Denied                 this user, or this machine, may not
+├── Unsupported            this kernel or this release cannot
+├── Unavailable            a peer (registry, monitor) did not answer, or a resource ran out
+├── Internal               our fault
+└── LaunchFailed           the launcher could not carry out one operation of its plan
+    ├── CommandNotFound        the container's command does not exist (exit code 127)
+    └── CommandNotInvocable    it exists but cannot be executed (exit code 126)
 """
 
 from __future__ import annotations

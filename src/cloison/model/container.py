@@ -1,4 +1,7 @@
-"""The nouns of a container: what was asked for (ContainerSpec) and what became of it (ContainerRecord, ContainerState)."""
+"""The nouns of a container.
+
+What was asked for (ContainerSpec) and what became of it (ContainerRecord, ContainerState).
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ class ExecSpec(Record):
 
 
 class Stdio(Record):
-    """Where a command's three streams go: each ``null``, ``pipe`` (through the monitor), ``pty`` or ``fd:N`` (handed over).
+    """Where a command's streams go: each ``null``, ``pipe`` (through the monitor), ``pty`` or ``fd:N`` (handed over).
 
     A relay copies between a pipe and one of the caller's descriptors inside the monitor; -1 is none.
     """
@@ -209,7 +212,9 @@ class ContainerRecord(Record):
     user: str
     stop_signal: str
     layers: tuple[str, ...]  # chain IDs, base first
-    volumes: tuple[str, ...] = ()  # anonymous volumes, removed with --rm
+    volumes: tuple[str, ...] = ()  # targets of the image's anonymous volumes, removed with the container
+    labels: Mapping[str, str] = {}
+    exposed_ports: tuple[str, ...] = ()
     state: ContainerState = ContainerState()
     attachment: Attachment | None = None
     version: int = 1

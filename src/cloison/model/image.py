@@ -37,6 +37,8 @@ class Image(Record):
     created: str = ""  # RFC 3339
     author: str = ""
     size_bytes: int = 0  # unpacked, all layers
+    layer_sizes: tuple[int, ...] = ()  # one a layer, unpacked
+    repo_digests: tuple[str, ...] = ()  # "docker.io/library/debian@sha256:…", what a registry called it
     version: int = 1
 
     NESTED: ClassVar[Mapping[str, Any]] = {"config": ImageConfig}

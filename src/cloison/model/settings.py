@@ -16,6 +16,9 @@ class Settings(Record):
     instance: str = "cloison"  # "cloison", or "cloison-" + 6 hex digits of the run root's name
     subnet: str = ""  # "" picks one that collides with no route; "10.210.0.0/16" fixes it
     insecure_registries: tuple[str, ...] = ()  # host[:port] where plain HTTP is allowed besides loopback
+    http_proxy: str = ""  # http://[user:password@]host:port, for registries over plain HTTP
+    https_proxy: str = ""  # the same, for all other registries
+    no_proxy: str = ""  # hosts and domain suffixes, comma-separated, or "*"
     debug: bool = False
 
     @property
@@ -34,13 +37,16 @@ class Settings(Record):
 
 
 def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str = "") -> Settings:
-    """Settings from flags, then ``CLOISON_DATA_ROOT``, ``CLOISON_RUN_ROOT``, ``CLOISON_SUBNET``, ``CLOISON_INSECURE_REGISTRIES``."""
+    """Settings from flags, then ``CLOISON_DATA_ROOT`` and its sisters; proxies from where every program finds them."""
     data = data_root or environ.get("CLOISON_DATA_ROOT", "") or DEFAULT_DATA_ROOT
     run = run_root or environ.get("CLOISON_RUN_ROOT", "") or DEFAULT_RUN_ROOT
     insecure = tuple(filter(None, environ.get("CLOISON_INSECURE_REGISTRIES", "").split(",")))
     return Settings(
         data_root=data, run_root=run, instance=_instance(run), subnet=environ.get("CLOISON_SUBNET", ""),
         insecure_registries=insecure, debug=bool(environ.get("CLOISON_DEBUG")),
+        http_proxy=environ.get("http_proxy") or environ.get("HTTP_PROXY", ""),
+        https_proxy=environ.get("https_proxy") or environ.get("HTTPS_PROXY", ""),
+        no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY", ""),
     )  # fmt: skip
 
 

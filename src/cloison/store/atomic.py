@@ -81,6 +81,8 @@ def disk_error(path: str, err: OSError) -> CloisonError:
         )
     if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(
-            f"cannot write {path}", why=os.strerror(err.errno).lower(), hint="run as root, or set --data-root and --run-root"
+            f"cannot write {path}",
+            why=os.strerror(err.errno).lower(),
+            hint="run as root, or set --data-root and --run-root",
         )
     return Unavailable(f"cannot write {path}", why=os.strerror(err.errno or 0).lower())

@@ -54,7 +54,11 @@ else:
         document = document.strip(" \t\n\r")
         try:
             value, end = _scan(document, 0)
-        except (StopIteration, RecursionError, SystemError) as err:  # SystemError: json.decoder is not loaded to raise its own
+        except (
+            StopIteration,
+            RecursionError,
+            SystemError,
+        ) as err:  # SystemError: json.decoder is not loaded to raise its own
             raise ValueError("not a JSON document") from err
         if end != len(document):
             raise ValueError(f"something follows the JSON document at character {end}")

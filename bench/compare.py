@@ -1,0 +1,202 @@
+"""``make bench``: cloison beside runc, crun, docker and podman of this machine, in the same minutes, in Markdown.
+
+Two tempos, because they differ: back to back, and one start every 300 ms (an idle machine pays for RCU grace periods
+that a busy one does not notice). Figures are milliseconds: median / 95th percentile (ratio to cloison's median).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+from measure import Once, Sample
+from peers import TRUE, Cloison, Docker, Peer, Podman, Sdk, bundle, missing, rootfs_tar, runtime_once
+
+INSIDE = "CLOISON_BENCH_INSIDE"
+PEERS_WRITE_TO = ("/run", "/etc/docker", "/var/lib/cni")
+TEMPOS = (("back to back", 0.0), ("one per 300 ms", 0.3))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30, help="runs of each peer, row and tempo (default 30)")
+    parser.add_argument(
+        "--parallel", type=int, default=20, help="rounds of 50 parallel runs (default 20; 0 leaves it out)"
+    )
+    parser.add_argument("--only", default="", help="comma-separated peers: cloison, docker, podman, runc, crun")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        return fail("the benchmark needs root: sudo make bench")
+    if not os.environ.get(INSIDE):
+        # A network and a mount namespace of our own, and a /run: whatever the peers set up there ends with us
+        os.environ[INSIDE] = "1"
+        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv])
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for place in filter(os.path.isdir, PEERS_WRITE_TO):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "none", place], check=True)
+    groups = cgroup_directories()
+    directory = Path(tempfile.mkdtemp(prefix="cloison-bench.", dir="/var/tmp"))
+    try:
+        return compare(directory, options)
+    finally:
+        subprocess.run(["umount", "-R", str(directory)], capture_output=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        for left in sorted(cgroup_directories() - groups, reverse=True):
+            Path(left).rmdir()
+
+
+def cgroup_directories() -> set[str]:
+    return {top for top, _, _ in os.walk("/sys/fs/cgroup")}
+
+
+def fail(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 1
+
+
+def compare(directory: Path, options: argparse.Namespace) -> int:
+    wanted = set(filter(None, options.only.split(",")))
+    archive = rootfs_tar(directory)
+    ours = Cloison()
+    ours.start(directory, archive)
+    engines: list[Peer] = [ours]
+    print_machine()
+    try:
+        for peer, programs in (
+            (Docker(), ("docker", "dockerd", "containerd")),
+            (Podman(), ("podman", "runc", "conmon")),
+        ):
+            if not wanted or peer.name in wanted:
+                engines += start(peer, programs, directory=directory, archive=archive)
+        runtimes = bare_runtimes(directory, wanted)
+        latencies(engines, runtimes, runs=options.runs, sdk=Sdk(ours))
+        memory(engines)
+        if options.parallel:
+            parallel(ours, rounds=options.parallel)
+    finally:
+        for engine in engines:
+            engine.stop()
+    return 0
+
+
+def start(peer: Peer, programs: tuple[str, ...], *, directory: Path, archive: Path) -> list[Peer]:
+    """The peer, ready; or a line that says why it takes no part."""
+    if lacking := missing(*programs):
+        print(f"- {peer.name}: not installed ({', '.join(lacking)})")
+        return []
+    try:
+        peer.start(directory, archive)
+        return [peer]
+    except (RuntimeError, OSError, subprocess.SubprocessError) as err:
+        print(f"- {peer.name}: takes no part: {err}")
+        peer.stop()
+        return []
+
+
+def bare_runtimes(directory: Path, wanted: set[str]) -> dict[str, Once]:
+    found: dict[str, Once] = {}
+    for name in ("runc", "crun"):
+        if wanted and name not in wanted:
+            continue
+        if missing(name, "runc"):
+            print(f"- {name}: not installed")
+            continue
+        once = runtime_once(name, bundle(directory) if not found else directory)
+        try:
+            once()
+            found[name] = once
+        except (measure.Failed, ValueError) as err:
+            print(f"- {name}: takes no part: {err}")
+    return found
+
+
+def latencies(engines: list[Peer], runtimes: dict[str, Once], *, runs: int, sdk: Sdk) -> None:
+    for engine in engines:
+        engine.call(
+            "run",
+            "-d",
+            "--name",
+            "target",
+            "--network",
+            "none",
+            *engine.run_flags,
+            "bench",
+            "/bin/busybox",
+            "sleep",
+            "3600",
+        )
+    rows: list[tuple[str, dict[str, Once]]] = [
+        ("run, no network, in process or on a bundle", {"cloison": sdk.once, **runtimes}),
+        ("`run --rm --network none IMG true`", {e.name: e.run("--network", "none") for e in engines}),
+        ("`run --rm IMG true`, bridge", {e.name: e.run() for e in engines}),
+        ("`exec C true`", {e.name: e.once("exec", "target", *TRUE) for e in engines}),
+        ("`ps`", {e.name: e.once("ps") for e in engines}),
+    ]
+    peers = ["cloison", *(e.name for e in engines[1:]), *runtimes]
+    print(f"\n| what | tempo | {' | '.join(peers)} |\n|---|---|{'---|' * len(peers)}")
+    for title, contenders in rows:
+        for tempo, period in TEMPOS:
+            samples = measure.take_turns(contenders, runs=runs, period_s=period)
+            print(f"| {title} | {tempo} | {' | '.join(cells(samples, peers))} |", flush=True)
+    sdk.stop()
+
+
+def cells(samples: list[Sample], peers: list[str]) -> list[str]:
+    by_name = {sample.peer: sample for sample in samples}
+    reference = by_name["cloison"].quantile(0.5)
+    return [render(by_name[peer], reference) if peer in by_name else "" for peer in peers]
+
+
+def render(sample: Sample, reference: float) -> str:
+    median = sample.quantile(0.5)
+    ratio = "" if sample.peer == "cloison" else f" ({median / reference:.1f}×)"
+    return f"{median * 1e3:.1f} / {sample.quantile(0.95) * 1e3:.1f}{ratio}"
+
+
+def memory(engines: list[Peer]) -> None:
+    """Of each engine's own processes per running container; ``target`` is still up."""
+    print("\n| memory per running container (PSS) | KiB |\n|---|---|")
+    for engine, process in zip(engines, monitors(engines), strict=True):
+        pids = measure.descendants_named(process)
+        total = sum(map(measure.pss_kib, pids))
+        print(f"| {engine.name}: {process} | {total} |" if pids else f"| {engine.name}: {process} | none found |")
+        engine.call("rm", "-f", "target")
+
+
+def monitors(engines: list[Peer]) -> list[str]:
+    return [{"cloison": "cloison-launcher", "docker": "containerd-shim", "podman": "conmon"}[e.name] for e in engines]
+
+
+def parallel(ours: Cloison, *, rounds: int) -> None:
+    """``rounds`` × 50 runs at once: how many a second, and does every one of them succeed?"""
+    argv = [*ours.words, "run", "--rm", "--network", "none", "bench", *TRUE]
+    started, failures = time.perf_counter(), 0
+    for _ in range(rounds):
+        pids = [measure.spawn(argv, environ=ours.environ) for _ in range(50)]
+        failures += sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+    elapsed = time.perf_counter() - started
+    left = ours.call("ps", "-aq").split()
+    print(f"\n{rounds} × 50 parallel `run --rm --network none`: {rounds * 50 / elapsed:.0f} a second, "
+          f"{failures} failures, {len(left)} containers left over")  # fmt: skip
+
+
+def print_machine() -> None:
+    cgroups = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1 or hybrid"
+    mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
+    host = f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs, cgroups {cgroups}, {mounts} mounts"
+    print(f"{host}, Python {platform.python_version()}")
+    for argv in (["docker", "--version"], ["podman", "--version"], ["runc", "--version"], ["crun", "--version"]):
+        if not missing(argv[0]):
+            print("- " + subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Timing: spawn, wait, nothing else between two reads of the clock. Peers take turns, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+Once = Callable[[], float]  # runs one thing to its end, returns seconds
+
+_NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
+class Failed(Exception):
+    """A measured command did not exit 0."""
+
+
+class Sample(NamedTuple):
+    """Seconds of every run of one peer in one row."""
+
+    peer: str
+    seconds: tuple[float, ...]
+
+    def quantile(self, share: float) -> float:
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def spawn(argv: Sequence[str], *, environ: dict[str, str], output: int = _NULL) -> int:
+    streams = [(os.POSIX_SPAWN_DUP2, _NULL, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    return os.posix_spawnp(argv[0], list(argv), environ, file_actions=streams)
+
+
+def command(*argv: str, environ: dict[str, str] | None = None) -> Once:
+    """The wall time of one command, from before its spawn to after its wait."""
+    env = dict(os.environ if environ is None else environ)
+
+    def once() -> float:
+        started = time.perf_counter()
+        _, status = os.waitpid(spawn(argv, environ=env), 0)
+        elapsed = time.perf_counter() - started
+        if status:
+            raise Failed(f"{' '.join(argv)}: exit code {os.waitstatus_to_exitcode(status)}")
+        return elapsed
+
+    return once
+
+
+def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_ups: int = 3) -> list[Sample]:
+    """``runs`` of each, A B C A B C …; with a period, one start every ``period_s`` seconds."""
+    seconds: dict[str, list[float]] = {peer: [] for peer in contenders}
+    for _ in range(warm_ups):
+        for once in contenders.values():
+            once()
+    due = time.monotonic()
+    for _ in range(runs):
+        for peer, once in contenders.items():
+            if period_s:
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = time.monotonic() + period_s
+            seconds[peer].append(once())
+    return [Sample(peer, tuple(values)) for peer, values in seconds.items()]
+
+
+def pss_kib(pid: int) -> int:
+    """Proportional set size of one process (proc(5), smaps_rollup)."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+
+
+def descendants_named(name: str) -> list[int]:
+    """Pids of every process whose command name starts with ``name`` and that shares our network namespace."""
+    own, found = os.readlink("/proc/self/ns/net"), []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as comm:
+                if comm.read().startswith(name[:15]) and os.readlink(f"/proc/{entry}/ns/net") == own:
+                    found.append(int(entry))
+        except OSError:
+            continue
+    return found

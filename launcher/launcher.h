@@ -1,0 +1,238 @@
+/* The launcher executes a plan that Python made (docs/launch-plan.md), then watches over the process it started.
+ *
+ * One `struct launch` holds everything; nothing is allocated after the clone. Functions return 0 (or a descriptor),
+ * or -1 after `fail` has noted which call failed on what. */
+#ifndef CLOISON_LAUNCHER_H
+#define CLOISON_LAUNCHER_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum {
+	PLAN_BYTES = 4 << 20,
+	PLAN_OPERATIONS = 4096,
+	PLAN_WORDS = 16384,
+	CLIENTS = 16,
+	KEPT = 16,
+	STATS = 16,
+	OWN_MOUNTS = 64,
+	OUTPUT_BYTES = 32 << 10,
+	INPUT_BYTES = 64 << 10,
+};
+
+#define AT_LEAST(n) (-1 - (n)) /* in a verb's argument count */
+#define NO_OPERATION UINT32_MAX
+
+struct launch;
+struct op;
+
+struct verb {
+	const char *name;
+	int arguments;     /* exact, or AT_LEAST(n) */
+	char side;         /* B before the clone, P parent, C child, M monitor */
+	const char *types; /* one letter an argument, the last one repeats: t text, n decimal, u id, o octal, h hex, f descriptor */
+	int (*run)(struct launch *, const struct op *);
+};
+
+struct op {
+	const struct verb *verb;
+	char **arg;      /* NULL at the end, so it serves as argv or envp */
+	uint32_t count;
+	uint32_t length; /* bytes in arg[0]: the one word that may be binary is the filter of `seccomp` */
+};
+
+struct fault { /* what the child sends to the monitor; kind is first so that the bytes are a message */
+	char kind;
+	uint32_t op;
+	int32_t error;
+	char call[24];
+	char path[1024];
+	char reason[512];
+};
+
+struct client {
+	int fd;
+	uint8_t bits; /* what it is attached to: 1 stdin, 2 stdout, 4 stderr; 8: its end is the end of stdin */
+	bool attached, owed_exit;
+};
+
+struct output { /* one of stdout, stderr, on its way from the pipe to log, relay and clients */
+	int from, relay;
+	bool relay_blocks; /* the relay's description is not ours to make non-blocking */
+	uint8_t stream;    /* 1 or 2 */
+	uint32_t length, relayed, owed; /* owed: bit n is client n */
+	uint64_t budget;   /* bytes still to read once the command has ended */
+	char data[OUTPUT_BYTES];
+};
+
+struct input {
+	int to, relay;
+	bool closing, terminal;
+	uint32_t length, offset;
+	char data[INPUT_BYTES];
+};
+
+struct log {
+	int fd;
+	const char *path;
+	uint64_t size, limit, files;
+};
+
+enum state { SETTING_UP, WAITING, STARTING, EXECUTING, RUNNING, FAILED, ENDED, BROKEN, STATES };
+enum event { CHILD_WAITS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED, START_ASKED, CLIENT_GONE, CHILD_EXITED, EVENTS };
+
+struct monitor {
+	enum state state;
+	bool start_asked;
+	int listen;
+	struct client clients[CLIENTS];
+	struct input in;
+	struct output out[2];
+	struct log log;
+	const char *exit_file;
+	char **reap;
+	const struct op *stats[STATS];
+	uint32_t stat_count;
+	int kept[KEPT];
+	uint32_t kept_count;
+	int terminal, terminal_slave;
+	uint16_t rows, columns;
+	int status;
+	uint64_t started_ns, finished_ns;
+	struct rusage usage;
+};
+
+struct launch {
+	struct op *ops;
+	uint32_t count;
+	int first, last; /* the plan's descriptors */
+
+	/* noted while the plan is read */
+	bool awaits_parent, has_keyring, groups_denied, dies_with_client;
+
+	/* before the clone */
+	bool detach, legacy, terminal;
+	uint64_t namespaces;
+	int cgroup, own_pid_namespace, own_time_namespace, host_proc;
+	int child_io[3];
+
+	/* both */
+	int wire; /* SEQPACKET: our end towards the other side */
+	int child_wire;
+	pid_t pid;
+	int pidfd;
+	volatile uint32_t *progress; /* shared page: the operation the child is at */
+
+	/* the child */
+	int root, procfs, host_null, mask_null, mask_tmpfs, pty, pty_slave;
+	uint64_t own_mounts[OWN_MOUNTS];
+	uint32_t own_mount_count;
+	int death_signal;
+	char **environment;
+
+	struct fault fault;
+	struct monitor monitor;
+};
+
+/* plan.c */
+int read_plan(struct launch *l, int fd);
+const char *plan_error(void);
+int64_t number(const char *text);
+
+/* ops.c: the verb table */
+extern const struct verb verbs[];
+int run_side(struct launch *l, char side);
+bool owns_descriptor(const struct launch *l, int fd);
+
+/* main.c */
+int fail(struct launch *l, const char *call, const char *path);
+int refuse(struct launch *l, int error, const char *call, const char *path);
+void copy_text(char *to, size_t size, const char *from);
+int parse_namespace(const char *word);
+void mark_close_on_exec(unsigned first);
+
+/* paths.c: names inside the root, resolved by the kernel, never by us */
+int root_of(struct launch *l);
+int find_inside(struct launch *l, const char *path, int flags);
+int make_directory(struct launch *l, const char *path, unsigned mode);
+int make_file(struct launch *l, const char *path);
+int make_parent(struct launch *l, const char *path, char name[static 256]);
+uint64_t mount_id(int fd);
+bool on_own_mount(const struct launch *l, int fd);
+int write_proc(struct launch *l, int proc, const char *path, const char *text);
+
+/* mounts.c: the primitives, new calls or old */
+struct attributes {
+	uint64_t set, clear, deep_set, deep_clear;
+};
+int parse_attribute(const char *word, size_t length, struct attributes *out);
+int parse_attributes(const char *words, struct attributes *out);
+int set_attributes(struct launch *l, int fd, const struct attributes *attributes);
+int parse_propagation(const char *word, uint64_t *flag, bool *recursive);
+int set_propagation(struct launch *l, int fd, const char *word);
+int clone_tree(int at, const char *path, bool recursive);
+int private_procfs(struct launch *l);
+int legacy_bind(struct launch *l, int source, int target, const char *path, bool recursive);
+int legacy_mount(struct launch *l, const struct op *op, int target);
+int legacy_overlay(struct launch *l, const struct op *op);
+char *fd_path(char path[static 40], int fd);
+
+/* ops_*.c; each function carries out the verb of its name */
+int op_root_overlay(struct launch *, const struct op *), op_root_bind(struct launch *, const struct op *);
+int op_mount(struct launch *, const struct op *), op_bind(struct launch *, const struct op *);
+int op_bind_fd(struct launch *, const struct op *), op_propagation(struct launch *, const struct op *);
+int op_readonly_root(struct launch *, const struct op *), op_pivot_root(struct launch *, const struct op *);
+int op_directory(struct launch *, const struct op *), op_symlink(struct launch *, const struct op *);
+int op_device(struct launch *, const struct op *), op_console(struct launch *, const struct op *);
+int op_mask(struct launch *, const struct op *), op_readonly_path(struct launch *, const struct op *);
+int op_terminal(struct launch *, const struct op *), op_umask(struct launch *, const struct op *);
+int op_bounding(struct launch *, const struct op *), op_user(struct launch *, const struct op *);
+int op_become(struct launch *, const struct op *), op_capabilities(struct launch *, const struct op *);
+int op_no_new_privs(struct launch *, const struct op *), op_seccomp(struct launch *, const struct op *);
+int op_rlimit(struct launch *, const struct op *), op_keyring(struct launch *, const struct op *);
+int op_cwd(struct launch *, const struct op *), op_death_signal(struct launch *, const struct op *);
+int op_await_start(struct launch *, const struct op *), op_init(struct launch *, const struct op *);
+int op_env(struct launch *, const struct op *), op_exec(struct launch *, const struct op *);
+
+/* child.c */
+int start_child(struct launch *l);
+int send_descriptors(int socket, char kind, const int *fds, unsigned count);
+int new_keyring(struct launch *l, const char *name);
+
+/* monitor.c */
+int monitor_main(struct launch *l);
+void kill_and_report(struct launch *l);
+void happen(struct launch *l, enum event event);
+
+/* clients.c */
+void tell(struct launch *l, char kind, const char *text, size_t length);
+void tell_fault(struct launch *l);
+void client_readable(struct launch *l, unsigned index);
+void client_gone(struct launch *l, unsigned index);
+void client_arrives(struct launch *l);
+bool client0_is_gone(const struct launch *l);
+void tell_exit(struct launch *l, const char *text, size_t length);
+
+/* streams.c */
+void prepare_streams(struct launch *l);
+void read_output(struct launch *l, struct output *out);
+void push_output(struct launch *l, struct output *out);
+void push_input(struct monitor *m);
+void read_relay(struct monitor *m);
+void take_terminal(struct launch *l, int master, int slave);
+void set_window(struct monitor *m);
+
+/* record.c: the log and the exit file */
+int open_log(struct launch *l);
+void write_log(struct log *log, uint8_t stream, const char *data, uint32_t length);
+uint64_t now_ns(void);
+size_t write_exit(struct launch *l, char *text, size_t size);
+
+#endif

@@ -1,0 +1,120 @@
+"""One tar header block: its fields as numbers and bytes (POSIX ustar; GNU tar manual, "Basic Tar Format").
+
+Strict where readers of the field differ: what two of them could take for two things is refused.
+"""
+
+from __future__ import annotations
+
+from cloison.archive.budget import bad_archive, shown
+
+BLOCK = 512
+ZERO_BLOCK = bytes(BLOCK)
+
+FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+GNU_SPARSE, GNU_LONG_NAME, GNU_LONG_LINK, PAX, PAX_GLOBAL = b"S", b"L", b"K", b"x", b"g"
+EXTENSIONS = (GNU_LONG_NAME, GNU_LONG_LINK, PAX, PAX_GLOBAL)
+
+# everything that has content is a regular file: "\0" is V7's, "7" is contiguous
+_KINDS = {
+    b"0": FILE, b"\0": FILE, b"7": FILE, b"1": LINK, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK_DEVICE, b"5": DIRECTORY,
+    b"6": FIFO, b"S": GNU_SPARSE, b"L": GNU_LONG_NAME, b"K": GNU_LONG_LINK, b"x": PAX, b"g": PAX_GLOBAL,
+}  # fmt: skip
+_OCTAL = b"01234567"
+_USTAR = b"ustar\0"
+_STAR_TRAILER = b"tar\0"
+
+MAX_ID = 0xFFFF_FFFE  # 0xFFFFFFFF is chown's "leave it"
+_MIN_SECONDS, _MAX_SECONDS = -(1 << 31), (1 << 34) - 1  # what ext4 can keep
+NS = 1_000_000_000
+
+
+class Entry:
+    """One member. Mutable while it is being read; plain slots, since a layer has 100,000 of them."""
+
+    __slots__ = (
+        "extents", "gid", "kind", "link", "major", "minor", "mode", "mtime_ns", "name", "real_size", "size", "uid", "xattrs",
+    )  # fmt: skip
+
+    name: bytes  # as written; never empty
+    kind: bytes  # FILE … FIFO
+    mode: int  # permission bits, setuid, setgid and sticky alone
+    uid: int
+    gid: int
+    size: int  # bytes of content in the archive
+    mtime_ns: int
+    link: bytes
+    major: int
+    minor: int
+    xattrs: dict[bytes, bytes]
+    extents: list[tuple[int, int]] | None  # of a sparse file: offset, length
+    real_size: int  # of a sparse file
+
+
+def parse_header(block: bytes) -> Entry:
+    """The fields of one block, checksum verified. Raises: InvalidArgument."""
+    _check_sum(block)
+    entry = Entry()
+    kind = _KINDS.get(block[156:157])
+    if kind is None:
+        raise bad_archive(f"member of unknown type {shown(block[156:157])}")
+    entry.kind = kind
+    entry.name = _member_name(block)
+    entry.mode = parse_number(block[100:108]) & 0o7777
+    entry.uid = parse_number(block[108:116])
+    entry.gid = parse_number(block[116:124])
+    entry.size = parse_number(block[124:136])
+    entry.mtime_ns = clamp_seconds(parse_number(block[136:148], signed=True)) * NS
+    entry.link = block[157:257].partition(b"\0")[0]
+    entry.major = entry.minor = 0
+    if kind in (CHARACTER, BLOCK_DEVICE):
+        entry.major = parse_number(block[329:337])
+        entry.minor = parse_number(block[337:345])
+    entry.xattrs = {}
+    entry.extents = None
+    entry.real_size = 0
+    return entry
+
+
+def _member_name(block: bytes) -> bytes:
+    name = block[:100].partition(b"\0")[0]
+    if block[257:263] == _USTAR and block[345]:
+        # star keeps two times where POSIX has the prefix's end
+        end = 476 if block[508:512] == _STAR_TRAILER else 500
+        return block[345:end].partition(b"\0")[0] + b"/" + name
+    return name
+
+
+def _check_sum(block: bytes) -> None:
+    stated = parse_number(block[148:156])
+    field = block[148:156]
+    # the field itself counts as eight blanks
+    if sum(block) - sum(field) + 256 == stated:
+        return
+    # old tars added the bytes as signed characters
+    high = sum(byte > 127 for byte in block) - sum(byte > 127 for byte in field)
+    if sum(block) - sum(field) + 256 - 256 * high != stated:
+        raise bad_archive("a header's checksum is wrong")
+
+
+def parse_number(field: bytes, *, signed: bool = False) -> int:
+    """Octal digits between blanks, ended by a NUL; or base 256 with the first bit set. Raises: InvalidArgument."""
+    if field[0] & 0x80:
+        return _parse_base256(field, signed=signed)
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if digits.strip(_OCTAL):
+        raise bad_archive(f"{shown(field)} is not an octal number")
+    return int(digits, 8) if digits else 0
+
+
+def _parse_base256(field: bytes, *, signed: bool) -> int:
+    value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+    if field[0] & 0x40:  # two's complement
+        value -= 1 << (8 * len(field) - 1)
+        if not signed:
+            raise bad_archive("a number is negative")
+    return value
+
+
+def clamp_seconds(seconds: int) -> int:
+    """A time that every file system here can keep."""
+    return min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)

@@ -1,0 +1,136 @@
+"""``images``: the images there are."""
+
+from __future__ import annotations
+
+import time
+
+from cloison.cli.inspect_image import split_reference
+from cloison.cli.listing import has_label, matches, parse_filters, print_listing
+from cloison.cli.parser import Flag, Verb
+from cloison.model.units import SECOND_NS, parse_rfc3339_ns, parse_when_ns, render_age, render_size
+from cloison.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cloison.cli.call import Call
+    from cloison.model.image import Image, ImageListing
+
+FILTERS = ("before", "dangling", "label", "reference", "since", "until")
+COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
+DIGEST_COLUMNS = {
+    "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
+    "Size": "SIZE",
+}  # fmt: skip
+HEADINGS = {**DIGEST_COLUMNS, "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "VirtualSize": "SIZE"}
+
+
+def images(call: Call) -> int:
+    filters = parse_filters(call.texts("filter"), FILTERS)
+    listings = call.engine.images.list()
+    now_ns = time.time_ns()
+    shown = [listing for listing in listings if _passes(listing, filters, now_ns=now_ns)]
+    shown = _between(call, shown, filters)
+    if call.words:
+        shown = [listing for listing in shown if _is_wanted(listing.reference, call.words[0])]
+    full = call.switch("no-trunc")
+    rows = [describe(listing, now_ns=now_ns, full=full) for listing in shown]
+    if call.switch("quiet"):
+        rows = list({str(row["ID"]): row for row in rows}.values())
+    columns = DIGEST_COLUMNS if call.switch("digests") else COLUMNS
+    print_listing(call, rows, columns=columns, quiet_field="ID", headings=HEADINGS)
+    return 0
+
+
+def _passes(listing: ImageListing, filters: Mapping[str, Sequence[str]], *, now_ns: int) -> bool:
+    if not filters:
+        return True
+    tests = {
+        "dangling": lambda wanted: (not listing.reference) == _truth(wanted),
+        "label": lambda wanted: has_label(listing.image.config.labels, wanted),
+        "reference": lambda wanted: _matches_pattern(listing.reference, wanted),
+        "until": lambda wanted: created_ns(listing.image) < _when(wanted, now_ns),
+    }
+    return matches(filters, tests)
+
+
+def _truth(text: str) -> bool:
+    if text in ("true", "1"):
+        return True
+    if text in ("false", "0"):
+        return False
+    raise InvalidArgument(f"invalid filter 'dangling={text}'", hint="true or false")
+
+
+def _when(text: str, now_ns: int) -> int:
+    try:
+        return parse_when_ns(text, now_ns=now_ns)
+    except ValueError as err:
+        raise InvalidArgument(f"invalid filter 'until={text}'", why=str(err)) from None
+
+
+def _between(call: Call, listings: list[ImageListing], filters: Mapping[str, Sequence[str]]) -> list[ImageListing]:
+    find = call.engine.images.find
+    for name in filters.get("before", ()):
+        limit_ns = created_ns(find(name))
+        listings = [listing for listing in listings if created_ns(listing.image) < limit_ns]
+    for name in filters.get("since", ()):
+        limit_ns = created_ns(find(name))
+        listings = [listing for listing in listings if created_ns(listing.image) > limit_ns]
+    return listings
+
+
+def _is_wanted(reference: str, wanted: str) -> bool:
+    """``images debian``, ``images debian:bookworm``; patterns as with ``--filter reference``."""
+    return _matches_pattern(reference, wanted)
+
+
+def _matches_pattern(reference: str, wanted: str) -> bool:
+    """Shell patterns against the repository, and against repository:tag."""
+    from fnmatch import fnmatchcase
+
+    repository, tag = split_reference(reference)
+    return fnmatchcase(repository, wanted) or fnmatchcase(f"{repository}:{tag}", wanted)
+
+
+def created_ns(image: Image) -> int:
+    """0 where the image does not say."""
+    try:
+        return parse_rfc3339_ns(image.created)
+    except ValueError:
+        return 0
+
+
+def describe(listing: ImageListing, *, now_ns: int, full: bool) -> dict[str, object]:
+    """One row under Docker's names."""
+    image = listing.image
+    repository, tag = split_reference(listing.reference)
+    moment_ns = created_ns(image)
+    size = render_size(image.size_bytes)
+    return {
+        "Containers": "N/A",
+        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment_ns // SECOND_NS))
+        if moment_ns
+        else "N/A",
+        "CreatedSince": f"{render_age((now_ns - moment_ns) / SECOND_NS)} ago" if moment_ns else "N/A",
+        "Digest": image.digest or "<none>",
+        "ID": image.id if full else image.id.removeprefix("sha256:")[:12],
+        "Repository": repository,
+        "Size": size,
+        "Tag": tag,
+        "VirtualSize": size,
+    }
+
+
+IMAGES = Verb(
+    "images", images, summary="List images", usage="[OPTIONS] [REPOSITORY[:TAG]]", most=1, later="tree",
+    flags=(
+        Flag("-a, --all", help="Show all images (there are no hidden ones here)"),
+        Flag("--digests", help="Show digests"),
+        Flag("-f, --filter", "list", help=f"Filter output based on conditions provided ({', '.join(FILTERS)})"),
+        Flag("--format", "string", help="Format output: table, 'table TEMPLATE', json, or a Go TEMPLATE"),
+        Flag("--no-trunc", help="Don't truncate output"),
+        Flag("-q, --quiet", help="Only show image IDs"),
+    ),
+)  # fmt: skip

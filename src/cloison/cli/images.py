@@ -1,0 +1,136 @@
+"""Verbs that change the images there are: ``pull rmi tag load import`` and ``image from-host``."""
+
+from __future__ import annotations
+
+import sys
+
+from cloison.cli import output
+from cloison.cli.parser import Flag, Verb
+from cloison.cli.terminal import is_terminal
+from cloison.errors import CloisonError, InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from cloison.cli.call import Call
+
+_PLATFORM = Flag("--platform", "string", help="Set platform if server is multi-platform capable")
+
+
+def pull(call: Call) -> int:
+    """Progress and, at last, the full name, all on standard output."""
+    from cloison.cli.progress import progress_on
+    from cloison.model.reference import parse_reference
+
+    reference = parse_reference(call.words[0])
+    platform = call.text("platform") or call.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    with progress_on(sys.stdout, environ=call.environ, quiet=call.switch("quiet")) as progress:
+        if ":" not in call.words[0].rpartition("/")[2] and "@" not in call.words[0]:
+            progress.message("Using default tag: latest")
+        call.engine.images.pull(call.words[0], platform=platform, progress=progress)
+    output.say(reference.canonical)
+    return 0
+
+
+def remove(call: Call) -> int:
+    """One after the other, for removing one name may decide what another still means."""
+    failed = 0
+    for name in call.words:
+        try:
+            lines = call.engine.images.remove([name], force=call.switch("force"))
+        except CloisonError as error:
+            output.report(error)
+            failed = 1
+        else:
+            for line in lines:
+                output.say(line)
+    return failed
+
+
+def tag(call: Call) -> int:
+    call.engine.images.tag(call.words[0], call.words[1])
+    return 0
+
+
+def load(call: Call) -> int:
+    path = call.text("input")
+    if not path and is_terminal(output.STDIN):
+        raise InvalidArgument(
+            "requested load from stdin, but stdin is empty", hint="name the archive: cloison load -i FILE"
+        )
+    with _open(path or "-") as stream:
+        names = call.engine.images.load(stream)
+    if not call.switch("quiet"):
+        for name in names:
+            output.say(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
+    return 0
+
+
+def import_rootfs(call: Call) -> int:
+    """A tar archive of a root file system as an image of one layer; prints its id."""
+    source = call.words[0]
+    if source.startswith(("http://", "https://")):
+        raise InvalidArgument("importing from a URL is not supported", hint=f"curl -fL {source} | cloison import -")
+    reference = call.words[1] if len(call.words) > 1 else ""
+    with _open(source) as stream:
+        image = call.engine.images.import_rootfs(
+            stream, reference, changes=tuple(call.texts("change")), message=call.text("message")
+        )
+    output.say(image.id)
+    return 0
+
+
+def from_host(call: Call) -> int:
+    """An image of this machine's own programs; prints its id."""
+    image = call.engine.images.from_host(call.words[0], call.words[1:])
+    output.say(image.id)
+    return 0
+
+
+def _open(path: str) -> BinaryIO:
+    """A file, or standard input for ``-``. Raises: InvalidArgument."""
+    try:
+        return open(output.STDIN if path == "-" else path, "rb", closefd=path != "-")
+    except OSError as err:
+        raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
+
+
+PULL = Verb(
+    "pull", pull, summary="Download an image from a registry", usage="[OPTIONS] NAME[:TAG|@DIGEST]", least=1, most=1,
+    flags=(
+        Flag("--disable-content-trust", help="Skip image verification", hidden=True),
+        _PLATFORM,
+        Flag("-q, --quiet", help="Suppress verbose output"),
+    ),
+    later="a all-tags",
+)  # fmt: skip
+REMOVE = Verb(
+    "rmi", remove, summary="Remove one or more images", usage="[OPTIONS] IMAGE [IMAGE...]", least=1,
+    flags=(Flag("-f, --force", help="Force removal of the image"),), later="no-prune platform",
+)  # fmt: skip
+TAG = Verb(
+    "tag", tag, summary="Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", least=2, most=2,
+    usage="SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+)  # fmt: skip
+LOAD = Verb(
+    "load", load, summary="Load an image from a tar archive or STDIN", usage="[OPTIONS]", most=0, later="platform",
+    flags=(
+        Flag("-i, --input", "string", help="Read from tar archive file, instead of STDIN"),
+        Flag("-q, --quiet", help="Suppress the load output"),
+    ),
+)  # fmt: skip
+IMPORT = Verb(
+    "import", import_rootfs, summary="Import the contents from a tarball to create a filesystem image",
+    usage="[OPTIONS] FILE|- [REPOSITORY[:TAG]]", least=1, most=2, later="platform",
+    flags=(
+        Flag("-c, --change", "list", help="Apply Dockerfile instruction to the created image"),
+        Flag("-m, --message", "string", help="Set commit message for imported image"),
+    ),
+)  # fmt: skip
+FROM_HOST = Verb(
+    "image from-host", from_host, summary="Make an image of programs of this machine", least=2,
+    usage="NAME COMMAND [COMMAND...]",
+    details="Each command comes with its interpreter, shared libraries and symbolic links, beside a minimal /etc, "
+    "certificates and time zones. No network is needed.",
+)  # fmt: skip

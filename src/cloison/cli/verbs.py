@@ -1,0 +1,71 @@
+"""Every verb and the module that is imported when it is typed. Data: reading it costs one dictionary."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# "verb" or "group verb" -> "module attribute", in the order of the help
+VERBS: Mapping[str, str] = {
+    "run": "run RUN",
+    "create": "run CREATE",
+    "start": "start START",
+    "exec": "exec EXEC",
+    "attach": "attach ATTACH",
+    "ps": "ps PS",
+    "logs": "logs LOGS",
+    "inspect": "inspect INSPECT",
+    "stop": "lifecycle STOP",
+    "kill": "lifecycle KILL",
+    "restart": "lifecycle RESTART",
+    "pause": "lifecycle PAUSE",
+    "unpause": "lifecycle UNPAUSE",
+    "wait": "lifecycle WAIT",
+    "rename": "lifecycle RENAME",
+    "rm": "lifecycle REMOVE",
+    "pull": "images PULL",
+    "images": "image_list IMAGES",
+    "rmi": "images REMOVE",
+    "tag": "images TAG",
+    "load": "images LOAD",
+    "import": "images IMPORT",
+    "explain": "explain EXPLAIN",
+    "version": "system VERSION",
+    "info": "system INFO",
+    "_reap": "lifecycle REAP",
+}
+
+# The management forms; "" is shown in help, aliases are not
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "container": {
+        "attach": "attach", "create": "create", "exec": "exec", "inspect": "container-inspect", "kill": "kill",
+        "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "rename": "rename",
+        "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stop": "stop",
+        "unpause": "unpause", "wait": "wait",
+    },
+    "image": {
+        "from-host": "image-from-host", "import": "import", "inspect": "image-inspect", "load": "load", "ls": "images",
+        "list": "images", "pull": "pull", "rm": "rmi", "remove": "rmi", "tag": "tag",
+    },
+    "system": {"info": "info"},
+}  # fmt: skip
+
+# Verbs that exist in a group alone
+GROUP_VERBS: Mapping[str, str] = {
+    "container-inspect": "inspect CONTAINER_INSPECT",
+    "image-inspect": "inspect IMAGE_INSPECT",
+    "image-from-host": "images FROM_HOST",
+}
+
+GROUP_SUMMARIES: Mapping[str, str] = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Manage the engine",
+}
+
+# Verbs of docker that this release refuses by name
+LATER = frozenset(
+    "build builder buildx commit compose config context cp diff events export history login logout manifest network "
+    "plugin port prune push save search secret service stack stats swarm top trust update volume".split()
+)

@@ -1,0 +1,37 @@
+"""The engine: one object that doors and programs hold; it opens the room that is asked for, no more."""
+
+from __future__ import annotations
+
+from cloison.model.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.engine.containers import Containers
+    from cloison.engine.images import Images
+    from cloison.engine.system import System
+
+
+class Engine:
+    """Containers, images and the system of one pair of roots. Thread-safe: nothing in it changes after ``__init__``."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Touches nothing yet: the roots are made by the first use-case that needs them."""
+        self.settings = settings or Settings()
+
+    @property
+    def containers(self) -> Containers:
+        from cloison.engine.containers import Containers
+
+        return Containers(self.settings)
+
+    @property
+    def images(self) -> Images:
+        from cloison.engine.images import Images
+
+        return Images(self.settings)
+
+    @property
+    def system(self) -> System:
+        from cloison.engine.system import System
+
+        return System(self.settings)

@@ -1,0 +1,312 @@
+"""The use-cases of images: found, brought, named, removed."""
+
+from __future__ import annotations
+
+import time
+
+from cloison.errors import InvalidArgument, NotFound
+from cloison.images.records import ImageStore, ImageUse
+from cloison.model.reference import parse_reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloison.archive.decompress import Readable
+    from cloison.images.layout import StoredImage
+    from cloison.images.progress import Progress
+    from cloison.images.records import Removal
+    from cloison.model.image import Image, ImageConfig, ImageListing
+    from cloison.model.settings import Settings
+    from cloison.store.blobs import Blobs
+    from cloison.store.containers import ContainerStore
+    from cloison.store.locks import Lock
+
+# made from this machine's own programs at first use, so that a first `run` needs no network
+HOST_BASE = "host/base"
+_HOST_BASE_CANONICAL = "docker.io/host/base:latest"
+
+
+class Images:
+    """Every method names an image by reference, id or unique id prefix; safe to call from many threads and processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = ImageStore(settings.data_root)
+
+    # -- finding
+
+    def find(self, text: str) -> Image:
+        """Raises: NotFound, Conflict (ambiguous id), InvalidArgument."""
+        self._open()
+        return self._store.find(text)
+
+    def list(self) -> Sequence[ImageListing]:
+        """One entry a reference, one a dangling image; newest first."""
+        self._open()
+        return self._store.list()
+
+    def references_of(self, image: Image) -> Sequence[str]:
+        """The image's names as people type them."""
+        return [reference.familiar for reference in self._store.references_of(image.id)]
+
+    def hold(self) -> Lock:
+        """While it is held no image, layer or reference is removed: between finding an image and recording its use."""
+        return self._store.lock(shared=True)
+
+    def ensure(
+        self, text: str, *, policy: str = "missing", platform: str = "", progress: Progress | None = None
+    ) -> Image:
+        """The image to run, brought first where ``policy`` (always, missing, never) says so.
+
+        Raises: NotFound, Unavailable (registry), InvalidArgument.
+        """
+        if policy not in ("always", "missing", "never"):
+            raise InvalidArgument(f"invalid pull option: '{policy}'", why="not one of 'always', 'missing' and 'never'")
+        found = self._present(text, platform)
+        if found is not None and (policy != "always" or _is_host_base(text)):
+            return found
+        if _is_host_base(text):
+            return self.ensure_host_base(progress=progress)
+        if policy == "never":
+            raise NotFound(f"No such image: {parse_reference(text).familiar}", hint="--pull never forbids to fetch it")
+        if progress is not None and policy == "missing":
+            progress.message(f"Unable to find image '{parse_reference(text).familiar}' locally")
+        return self.pull(text, platform=platform, progress=progress)
+
+    def _present(self, text: str, platform: str) -> Image | None:
+        try:
+            image = self._store.find(text)
+        except NotFound:
+            return None
+        return image if not platform or _runs_on(image, platform) else None
+
+    # -- bringing
+
+    def pull(self, text: str, *, platform: str = "", progress: Progress | None = None) -> Image:
+        """Fetch from the registry that the reference names, and unpack.
+
+        Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument; nothing is visible then.
+        """
+        from cloison.images.layout import StoredImage
+        from cloison.images.progress import NoProgress
+        from cloison.images.pull import fetch
+
+        reference = parse_reference(text)
+        news = progress or NoProgress()
+        with self._bringing():
+            before = self._present(reference.canonical, "")
+            fetched = fetch(
+                reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news
+            )
+            stored = StoredImage(
+                manifest_digest=fetched.manifest_digest, config_digest=fetched.config_digest, config=fetched.config,
+                layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
+            )  # fmt: skip
+            name = reference.canonical_name
+            digests = tuple(sorted({f"{name}@{fetched.digest}", f"{name}@{fetched.manifest_digest}"}))
+            image = self._publish(stored, progress=news, repo_digests=digests)
+        news.message(f"Digest: {fetched.digest}")
+        same = before is not None and before.id == image.id
+        news.message(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {reference.familiar}")
+        return image
+
+    def load(self, stream: Readable) -> Sequence[str]:
+        """Images of a docker-archive or an OCI layout in a tar stream; "Loaded image: …" lines as docker prints them.
+
+        Raises: InvalidArgument, Unsupported, Unavailable.
+        """
+        from cloison.images.archives import read_archive
+
+        lines = []
+        with self._bringing():
+            for stored in read_archive(stream, blobs=self._blobs, machine=_architecture()):
+                image = self._publish(stored)
+                lines += [f"Loaded image: {name.familiar}" for name in stored.references]
+                if not stored.references:
+                    lines.append(f"Loaded image ID: {image.id}")
+        return lines
+
+    def import_rootfs(
+        self, source: Readable | str, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
+    ) -> Image:
+        """An image of one layer from a tar stream, or from the directory that a string names.
+
+        ``changes`` are Dockerfile instructions, ``message`` the layer's comment. Raises: InvalidArgument, Unavailable.
+        """
+        from cloison.images.changes import apply_changes
+        from cloison.images.rootfs_import import store_directory, store_stream
+        from cloison.model.image import ImageConfig
+
+        config = apply_changes(ImageConfig(), changes)
+        named = _local_name(reference) if reference else ""
+        with self._bringing():
+            blobs = self._blobs
+            layer = store_directory(source, blobs=blobs) if isinstance(source, str) else store_stream(source, blobs=blobs)
+            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            return self._publish_layer(layer, config, named, created=created, comment=message)
+
+    def from_host(self, name: str, commands: Sequence[str]) -> Image:
+        """A minimal image of this machine's own programs: each command with all that it needs to start.
+
+        The same programs always give the same image. Raises: NotFound for a command that is not there, InvalidArgument.
+        """
+        from cloison.images.host import store_host_layer
+        from cloison.images.host_base import HOST_CONFIG
+
+        named = _local_name(name)
+        with self._bringing():
+            layer = store_host_layer(commands, blobs=self._blobs)
+            config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
+            return self._publish_layer(layer, config, named, created="1970-01-01T00:00:00Z", comment="from this machine")
+
+    def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
+        """`host/base`, made when it is missing; several first users wait for one maker."""
+        from cloison.images.host_base import host_base_commands
+        from cloison.store.locks import Lock
+
+        self._bringing().release()  # makes the directory
+        with Lock(f"{self._settings.data_root}/images/host-base.lock"):
+            found = self._present(HOST_BASE, "")
+            if found is not None:
+                return found
+            if progress is not None:
+                progress.message(f"{HOST_BASE}:latest: making it from this machine's own programs")
+            image = self.from_host(HOST_BASE, host_base_commands())
+            if progress is not None:
+                progress.message(f"{HOST_BASE}:latest: {image.size_bytes / 1e6:.1f} MB")
+            return image
+
+    # -- changing
+
+    def tag(self, source: str, target: str) -> None:
+        """One more name. Raises: NotFound, InvalidArgument."""
+        self._open()
+        self._store.tag(source, target)
+
+    def remove(self, names: Sequence[str], *, force: bool = False) -> Sequence[str]:
+        """Remove names, and images with their last name; "Untagged: …" and "Deleted: …" lines as docker prints them.
+
+        All names are looked up before the first is removed. Raises: NotFound, Conflict while containers use an image.
+        """
+        self._open()
+        for name in names:
+            self._store.find(name)
+        lines: list[str] = []
+        for name in names:
+            with self._store.lock():
+                removal = self._store.remove(name, force=force, uses=self._uses())
+            lines += _removal_lines(removal)
+        self.collect()
+        return lines
+
+    def collect(self) -> None:
+        """Remove layers and blobs that neither an image nor a container needs, and what crashes left unfinished.
+
+        Does nothing while images are being brought: their parts are not named by any record yet.
+        """
+        nothing_comes_in = self._store.no_incoming()
+        if nothing_comes_in is None:
+            return
+        with nothing_comes_in, self._store.lock():
+            from cloison.engine.garbage import collect
+
+            collect(self._settings, store=self._store, containers=self._containers())
+
+    # -- inside
+
+    @property
+    def _blobs(self) -> Blobs:
+        from cloison.store.blobs import Blobs
+
+        return Blobs(self._settings.data_root)
+
+    def _bringing(self) -> Lock:
+        """What comes in from now on is not garbage; what crashed before us is."""
+        from cloison.snapshots.overlay import Overlay
+
+        self._open()
+        self._blobs.sweep()
+        Overlay(self._settings.data_root).sweep()
+        return self._store.incoming()
+
+    def _open(self) -> None:
+        from cloison.engine.roots import open_roots
+
+        if open_roots(self._settings):
+            from cloison.engine.ending import sweep_after_boot
+
+            sweep_after_boot(self._settings)
+            # what a power cut left half-written has no record, because records come after the sync
+            self.collect()
+
+    def _publish(
+        self, stored: StoredImage, *, progress: Progress | None = None, repo_digests: tuple[str, ...] = ()
+    ) -> Image:
+        from cloison.engine.publishing import publish
+        from cloison.images.progress import NoProgress
+
+        return publish(
+            stored, data_root=self._settings.data_root, blobs=self._blobs, store=self._store,
+            progress=progress or NoProgress(), repo_digests=repo_digests,
+        )  # fmt: skip
+
+    def _publish_layer(self, layer: str, config: ImageConfig, name: str, *, created: str, comment: str) -> Image:
+        """An image of this machine's architecture with one layer of plain tar, whose digest is its diff ID."""
+        from cloison.images.layout import store_single_layer
+        from cloison.oci.image import ConfigDocument
+
+        document = ConfigDocument(
+            architecture=_architecture(), os="linux", diff_ids=(layer,), config=config, created=created
+        )
+        reference = parse_reference(name) if name else None
+        stored = store_single_layer(document, layer, blobs=self._blobs, reference=reference, comment=comment)
+        return self._publish(stored)
+
+    def _containers(self) -> ContainerStore:
+        from cloison.store.containers import ContainerStore
+
+        return ContainerStore(self._settings)
+
+    def _uses(self) -> Sequence[ImageUse]:
+        containers = self._containers()
+        return [
+            ImageUse(container_id=record.id, image_id=record.image_id, running=containers.monitor_lives(record.id))
+            for record in containers.records()
+        ]
+
+
+def _is_host_base(text: str) -> bool:
+    return text.startswith(HOST_BASE) and parse_reference(text).canonical == _HOST_BASE_CANONICAL
+
+
+def _local_name(text: str) -> str:
+    if parse_reference(text).digest:
+        raise InvalidArgument(f"cannot name an image {text}", why="a digest follows from the content")
+    return text
+
+
+def _architecture() -> str:
+    from cloison.registry.platforms import parse_platform
+
+    return parse_platform("").architecture
+
+
+def _runs_on(image: Image, platform: str) -> bool:
+    from cloison.registry.platforms import parse_platform
+
+    wanted = parse_platform(platform)
+    same = (image.os, image.architecture) == (wanted.os, wanted.architecture)
+    return same and (not wanted.variant or image.variant in ("", wanted.variant))
+
+
+def _removal_lines(removal: Removal) -> Sequence[str]:
+    lines = [f"Untagged: {name}" for name in removal.untagged]
+    if removal.deleted is not None:
+        lines += [f"Untagged: {_familiar(digest)}" for digest in removal.deleted.repo_digests[:1]]
+        lines += [f"Deleted: {digest}" for digest in (removal.deleted.id, *reversed(removal.deleted.layers))]
+    return lines
+
+
+def _familiar(canonical: str) -> str:
+    return parse_reference(canonical).familiar

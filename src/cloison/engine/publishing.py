@@ -1,0 +1,170 @@
+"""From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, then published.
+
+Nothing is visible before everything is right, and on disk: layers appear under their chain IDs by rename, one syncfs
+brings all of them to the disk, and only then the record names them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from cloison.errors import InvalidArgument
+from cloison.model.image import Image
+from cloison.oci.image import chain_ids, parse_config
+from cloison.snapshots.overlay import Overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloison.images.layout import StoredImage
+    from cloison.images.progress import Progress
+    from cloison.images.records import ImageStore
+    from cloison.model.reference import Reference
+    from cloison.oci.image import ConfigDocument, Descriptor
+    from cloison.snapshots.staging import Staged
+    from cloison.store.blobs import Blobs
+
+_MAX_WORKERS = 4
+
+
+def publish(
+    stored: StoredImage, *, data_root: str, blobs: Blobs, store: ImageStore, progress: Progress,
+    repo_digests: tuple[str, ...] = (),
+) -> Image:  # fmt: skip
+    """Unpack what is missing and make the image visible under its references (dangling without any).
+
+    Raises: InvalidArgument when a layer is not what the configuration says; Unavailable, Denied. Then nothing is visible.
+    """
+    document = parse_config(stored.config)
+    if len(document.diff_ids) != len(stored.layers):
+        raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
+    unpacker = _Unpacker(document, stored.layers, data_root=data_root, blobs=blobs, progress=progress)
+    fresh = unpacker.run()
+    sizes = _layer_sizes(unpacker.chains, fresh, store=store, snapshots=unpacker.snapshots)
+    image = Image(
+        id=stored.config_digest, digest=stored.manifest_digest, config=document.config, layers=unpacker.chains,
+        architecture=document.architecture, os=document.os, variant=document.variant, created=document.created,
+        author=document.author, size_bytes=sum(sizes), layer_sizes=sizes, repo_digests=repo_digests,
+    )  # fmt: skip
+    blobs.sync()
+    _record(image, stored.references, store=store)
+    return image
+
+
+def _record(image: Image, references: Sequence[Reference], *, store: ImageStore) -> None:
+    for reference in references or (None,):
+        store.put(image, reference)
+
+
+class _Unpacker:
+    """The layers that are not there yet, each unpacked by a thread of its own (they are independent)."""
+
+    def __init__(
+        self, document: ConfigDocument, layers: Sequence[Descriptor], *, data_root: str, blobs: Blobs, progress: Progress
+    ) -> None:
+        self.chains = chain_ids(document.diff_ids)
+        self.snapshots = Overlay(data_root)
+        self._diff_ids = document.diff_ids
+        self._layers = layers
+        self._blobs = blobs
+        self._progress = progress
+        self._staged: dict[int, Staged] = {}
+        self._todo = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def run(self) -> dict[str, int]:
+        """Unpack and commit; chain ID -> bytes of the layers that are new. Raises: the first failure."""
+        todo = list(self._todo)
+        try:
+            self._stage_all()
+            fresh = {}
+            for i in todo:
+                staged = self._staged[i]
+                staged.commit(self.chains[i], below=self.chains[:i])
+                fresh[self.chains[i]] = staged.applied.size_bytes
+                self._progress.finish(_short(self._layers[i].digest), "Pull complete")
+            return fresh
+        finally:
+            for staged in self._staged.values():
+                staged.discard()
+
+    def _stage_all(self) -> None:
+        self._todo.reverse()
+        count = min(len(self._todo), os.cpu_count() or 1, _MAX_WORKERS)
+        threads = [threading.Thread(target=self._work) for _ in range(count - 1)]
+        for thread in threads:
+            thread.start()
+        try:
+            self._work()
+        except BaseException as err:  # interrupted: the others stop at their next piece
+            self._failure = self._failure or err
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        while (i := self._next()) is not None:
+            try:
+                self._stage(i)
+            except BaseException as err:
+                with self._lock:
+                    self._failure = self._failure or err
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return self._todo.pop() if self._todo and self._failure is None else None
+
+    def _stage(self, i: int) -> None:
+        layer = self._layers[i]
+        item = _short(layer.digest)
+        self._progress.start(item, layer.size, "Extracting")
+        fd = self._blobs.open(layer.digest)
+        try:
+            staged = self.snapshots.stage(_Watched(fd, item, owner=self))
+        finally:
+            os.close(fd)
+        self._staged[i] = staged
+        if staged.applied.diff_id != self._diff_ids[i]:
+            raise InvalidArgument(
+                f"layer {layer.digest} does not match",
+                why=f"it unpacks to {staged.applied.diff_id}, not {self._diff_ids[i]}",
+            )
+
+    def advance(self, item: str, count: int) -> None:
+        """Another piece was read. Raises: the failure of another layer, so that this one stops too."""
+        if self._failure is not None:
+            raise self._failure
+        self._progress.advance(item, count)
+
+
+class _Watched:
+    """A blob that tells how much of it was read."""
+
+    def __init__(self, fd: int, item: str, *, owner: _Unpacker) -> None:
+        self._fd = fd
+        self._item = item
+        self._owner = owner
+
+    def read(self, size: int, /) -> bytes:
+        data = os.read(self._fd, size)
+        self._owner.advance(self._item, len(data))
+        return data
+
+
+def _layer_sizes(
+    chains: Sequence[str], fresh: dict[str, int], *, store: ImageStore, snapshots: Overlay
+) -> tuple[int, ...]:
+    """Unpacked bytes of each layer: counted a moment ago, known from another image, or measured."""
+    if len(fresh) < len(chains):
+        for listing in store.list():
+            fresh = dict(zip(listing.image.layers, listing.image.layer_sizes, strict=False)) | fresh
+    return tuple(fresh[chain] if chain in fresh else snapshots.layer_usage(chain) for chain in chains)
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12]

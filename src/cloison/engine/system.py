@@ -1,0 +1,74 @@
+"""What this engine is and what it found on this machine: `info`, `version`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cloison
+from cloison.engine.roots import open_roots
+from cloison.linux import cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.model.settings import Settings
+
+
+class System:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def version(self) -> dict[str, str]:
+        """Names and versions; touches nothing."""
+        host = os.uname()
+        return {
+            "Version": cloison.__version__,
+            "PythonVersion": sys.version.split()[0],
+            "Os": "linux",
+            "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(host.machine, host.machine),
+            "KernelVersion": host.release,
+        }
+
+    def info(self) -> dict[str, object]:
+        """Counts, places and the host's facts, under the names that Docker's ``info`` has where it has them."""
+        from cloison.engine.containers import Containers
+        from cloison.engine.images import Images
+
+        open_roots(self._settings)
+        states = [record.state.status for record in Containers(self._settings).list(all=True)]
+        layout = cgroups.read_layout()
+        return {
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "Images": len({listing.image.id for listing in Images(self._settings).list()}),
+            "Driver": "overlay",
+            "DataRoot": self._settings.data_root,
+            "RunRoot": self._settings.run_root,
+            "CgroupVersion": _cgroup_version(layout),
+            "CgroupControllers": sorted({*layout.legacy, *layout.unified_controllers}),
+            "SecurityOptions": ["seccomp", "no-new-privileges"],
+            "KernelVersion": os.uname().release,
+            "OperatingSystem": _operating_system(),
+            "Architecture": os.uname().machine,
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "Name": os.uname().nodename,
+            "ServerVersion": cloison.__version__,
+        }
+
+
+def _cgroup_version(layout: cgroups.Layout) -> str:
+    if layout.legacy:
+        return "hybrid" if layout.unified else "1"
+    return "2"
+
+
+def _operating_system() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+            lines = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
+    except OSError:
+        return "Linux"
+    return lines.get("PRETTY_NAME", "Linux").strip('"')

@@ -1,0 +1,226 @@
+"""Reference -> verified blobs: resolve the manifest, choose the platform, bring config and layers into the store."""
+
+from __future__ import annotations
+
+import threading
+
+from cloison.errors import InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.model.record import Record
+from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, parse_config, parse_manifest
+from cloison.oci.strict import MAX_DOCUMENT_BYTES
+from cloison.registry.client import RegistryClient
+from cloison.registry.platforms import choose, parse_platform, render_platform, runs_on
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloison.images.progress import Progress
+    from cloison.model.reference import Reference
+    from cloison.model.settings import Settings
+    from cloison.oci.image import ConfigDocument, Descriptor, Manifest
+    from cloison.registry.budget import Limits
+    from cloison.registry.client import ManifestAnswer
+    from cloison.store.blobs import Blobs
+
+# docker uses 3; more connections gain little and strain the registry
+_PARALLEL = 4
+_JOIN_S = 2.0
+_MAX_DEPTH = 3
+_MAX_LAYER_BYTES = 1 << 40
+_LAYER_WORDS = ("layer", "rootfs.diff")
+
+
+class Fetched(Record):
+    """An image whose blobs are all in the store. ``digest`` is what the reference names: an index or the manifest."""
+
+    digest: str
+    manifest_digest: str
+    config: bytes
+    config_digest: str
+    layers: tuple[Descriptor, ...]
+
+
+def fetch(
+    reference: Reference,
+    *,
+    blobs: Blobs,
+    settings: Settings,
+    platform: str = "",
+    progress: Progress,
+    limits: Limits | None = None,
+) -> Fetched:
+    """Bring what is missing of ``reference``'s image for ``platform`` ("" is this machine) into ``blobs``.
+
+    Layers come in parallel. A blob is visible only when its size and digest are right; a failure stops the others and
+    leaves what was complete.  Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument.
+    """
+    wanted = parse_platform(platform)
+    with RegistryClient(reference, settings=settings, limits=limits) as client:
+        top = client.manifest(reference)
+        progress.message(f"{reference.digest or reference.tag}: Pulling from {reference.path}")
+        answers, manifest = [top], parse_manifest(top.body, media_type=top.media_type)
+        while isinstance(manifest, Index):
+            if len(answers) > _MAX_DEPTH:
+                raise InvalidArgument(f"cannot pull {reference.familiar}", why="its indexes are nested too deeply")
+            answers.append(
+                _fetch_manifest(client, reference, choose(manifest.manifests, wanted, name=reference.familiar))
+            )
+            manifest = parse_manifest(answers[-1].body, media_type=answers[-1].media_type)
+        _check_manifest(manifest, reference)
+        _bring(
+            client, [manifest.config, *manifest.layers], blobs=blobs, progress=progress, quiet=manifest.config.digest
+        )
+    config = blobs.read(manifest.config.digest, MAX_DOCUMENT_BYTES)
+    document = parse_config(config)
+    if len(document.diff_ids) != len(manifest.layers):
+        raise InvalidArgument(
+            f"cannot pull {reference.familiar}", why="its configuration and its manifest differ in layers"
+        )
+    _check_platform(document, wanted, reference, asked=bool(platform), progress=progress)
+    for answer in answers:
+        _keep(answer, blobs)
+    return Fetched(
+        digest=top.digest, manifest_digest=answers[-1].digest, config=config, config_digest=manifest.config.digest,
+        layers=manifest.layers,
+    )  # fmt: skip
+
+
+def _fetch_manifest(client: RegistryClient, reference: Reference, descriptor: Descriptor) -> ManifestAnswer:
+    """A member of an index: digest, size and media type must be what the index says."""
+    answer = client.manifest(reference.replace(tag="", digest=descriptor.digest))
+    if len(answer.body) != descriptor.size:
+        raise InvalidArgument(
+            f"manifest {descriptor.digest} does not match", why=f"{len(answer.body)} bytes, not {descriptor.size}"
+        )
+    if descriptor.media_type and answer.media_type != descriptor.media_type:
+        raise InvalidArgument(
+            f"manifest {descriptor.digest} does not match", why=f"{answer.media_type}, not {descriptor.media_type}"
+        )
+    return answer
+
+
+def _check_manifest(manifest: Manifest, reference: Reference) -> None:
+    """Whether this is an image that can be unpacked; other artifacts look the same but for their media types."""
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        raise Unsupported(
+            f"cannot use {reference.familiar} as an image", why=f"it is a {manifest.config.media_type[:100]!r}"
+        )
+    if manifest.config.size > MAX_DOCUMENT_BYTES:
+        raise InvalidArgument(
+            f"cannot pull {reference.familiar}", why=f"its configuration has {manifest.config.size} bytes"
+        )
+    for layer in manifest.layers:
+        if not any(word in layer.media_type for word in _LAYER_WORDS):
+            raise Unsupported(
+                f"cannot use {reference.familiar} as an image", why=f"a layer is a {layer.media_type[:100]!r}"
+            )
+        if layer.size > _MAX_LAYER_BYTES:
+            raise InvalidArgument(f"cannot pull {reference.familiar}", why=f"a layer has {layer.size} bytes")
+
+
+def _check_platform(
+    document: ConfigDocument, wanted: Platform, reference: Reference, *, asked: bool, progress: Progress
+) -> None:
+    """An image that is no index is for one platform: another than asked for is an error, than ours a warning."""
+    actual = Platform(os=document.os, architecture=document.architecture, variant=document.variant)
+    if not actual.architecture or runs_on(actual, wanted):
+        return
+    names = f"{render_platform(actual)}, not {render_platform(wanted)}"
+    if asked:
+        raise NotFound(
+            f"no image for platform {render_platform(wanted)} in {reference.familiar}", why=f"it is for {names}"
+        )
+    progress.message(f"WARNING: {reference.familiar} is for {names}: its programs may not run on this machine")
+
+
+def _keep(answer: ManifestAnswer, blobs: Blobs) -> None:
+    if not blobs.has(answer.digest):
+        with blobs.writer(answer.digest, len(answer.body)) as out:
+            out.write(answer.body)
+
+
+def _bring(
+    client: RegistryClient, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
+) -> None:
+    """All of these blobs, each once, a few at a time; the first failure ends the rest and is raised."""
+    unique = {descriptor.digest: descriptor for descriptor in descriptors}
+    crew = _Crew(client, list(unique.values()), blobs=blobs, progress=progress, quiet=quiet)
+    # daemons: a thread that hangs in the kernel must not hold the process after ^C
+    threads = [threading.Thread(target=crew.work, daemon=True) for _ in range(min(_PARALLEL, len(unique)))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        if any(thread.is_alive() for thread in threads):  # interrupted
+            crew.stop(Unavailable("the pull was interrupted"))
+            for thread in threads:
+                thread.join(_JOIN_S)
+    if crew.failure is not None:
+        raise crew.failure
+
+
+class _Crew:
+    """Worker threads' common state: what is left to fetch, and the first failure."""
+
+    def __init__(
+        self, client: RegistryClient, todo: list[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._client = client
+        self._todo = todo[::-1]
+        self._blobs = blobs
+        self._progress = progress
+        self._quiet = quiet
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        while (descriptor := self._next()) is not None:
+            try:
+                self._fetch(descriptor)
+            except BaseException as err:
+                self.stop(err)
+
+    def stop(self, failure: BaseException) -> None:
+        with self._lock:
+            first = self.failure is None
+            if first:
+                self.failure = failure
+        if first:
+            self._client.abort()
+
+    def _next(self) -> Descriptor | None:
+        with self._lock:
+            return self._todo.pop() if self._todo and self.failure is None else None
+
+    def _fetch(self, descriptor: Descriptor) -> None:
+        item = short(descriptor.digest)
+        shown = descriptor.digest != self._quiet
+        if self._blobs.has(descriptor.digest):
+            self._check_size(descriptor)
+            if shown:
+                self._progress.finish(item, "Already exists")
+            return
+        if shown:
+            self._progress.start(item, descriptor.size, "Downloading")
+        with self._blobs.writer(descriptor.digest, descriptor.size) as out:
+            for chunk in self._client.blob(descriptor):
+                out.write(chunk)
+                if shown:
+                    self._progress.advance(item, len(chunk))
+        if shown:
+            self._progress.finish(item, "Download complete")
+
+    def _check_size(self, descriptor: Descriptor) -> None:
+        size = self._blobs.size(descriptor.digest)
+        if size != descriptor.size:
+            raise InvalidArgument(
+                f"blob {descriptor.digest} does not match", why=f"{size} bytes, not {descriptor.size}"
+            )
+
+
+def short(digest: str) -> str:
+    """The first 12 hex digits, as progress shows a layer."""
+    return digest.partition(":")[2][:12]

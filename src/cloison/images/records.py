@@ -1,0 +1,295 @@
+"""Images on disk: one small file a reference, one record an image. Files are the truth; there is no index to corrupt.
+
+    images/names/<reference, "/" as "%">     {"version": 1, "reference": canonical, "image": id}
+    images/records/<hex of the id>           the `Image` as JSON
+    images/lock                              held while references or records change; shared by whoever relies on them
+
+A record without references is a dangling image. `find` is on the hot path: two reads, no lock, no directory scan.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.model.digest import is_digest
+from cloison.model.image import Image, ImageListing
+from cloison.model.record import Record, from_plain, to_plain
+from cloison.model.reference import Reference, parse_reference
+from cloison.store import json
+from cloison.store.atomic import disk_error, make_private_directory, read_file, sync_directory, write_file
+from cloison.store.locks import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_HEX = "0123456789abcdef"
+_MAX_NAME = 200
+_VERSION = 1
+
+
+class ImageUse(Record):
+    """A container that was made from an image; the engine tells `remove` about them."""
+
+    container_id: str
+    image_id: str
+    running: bool = False
+
+
+class Removal(Record):
+    """What `remove` did, in Docker's order: names that are gone, then the image when that was the last of them."""
+
+    untagged: tuple[str, ...] = ()
+    deleted: Image | None = None
+
+
+class ImageStore:
+    """The images of one data root. Thread-safe and process-safe."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = f"{data_root}/images"
+        self._names = f"{self._root}/names"
+        self._records = f"{self._root}/records"
+
+    def lock(self, *, shared: bool = False) -> Lock:
+        """Shared: references, records and layers stay while it is held. Exclusive: they are about to change."""
+        if not shared or not os.path.isdir(self._root):
+            self._make_directories()
+        return Lock(f"{self._root}/lock", shared=shared)
+
+    def _make_directories(self) -> None:
+        for path in (self._names, self._records):
+            make_private_directory(path)
+
+    def incoming(self, *, wait: bool = True) -> Lock:
+        """Shared by whoever brings blobs and layers that no record names yet; see `no_incoming`."""
+        return self._incoming_lock(shared=True, wait=wait)
+
+    def no_incoming(self) -> Lock | None:
+        """Held while what no record names is removed; None when something is coming in at this moment."""
+        try:
+            return self._incoming_lock(shared=False, wait=False)
+        except BlockingIOError:
+            return None
+
+    def _incoming_lock(self, *, shared: bool, wait: bool) -> Lock:
+        self._make_directories()
+        return Lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
+
+    # -- finding
+
+    def find(self, text: str) -> Image:
+        """The image that a user's words name: a reference, an id, or the unique beginning of one.
+
+        Raises: InvalidArgument, NotFound, Conflict when several ids begin so.
+        """
+        return self._resolve(text)[0]
+
+    def _resolve(self, text: str) -> tuple[Image, Reference | None]:
+        """The image, and the reference by which it was found (None: by its id)."""
+        reference = _try_reference(text)
+        image = self._by_reference(reference) if reference else None
+        if image is not None:
+            return image, reference
+        image = self._by_id(text)
+        if image is None:
+            raise NotFound(f"No such image: {reference.familiar if reference else text}")
+        return image, None
+
+    def _by_reference(self, reference: Reference) -> Image | None:
+        if reference.digest:
+            # docker's rule: with both, the digest decides
+            reference = reference.replace(tag="")
+        image_id = self._read_name(reference)
+        if image_id:
+            return self._read_record(image_id)
+        return self._by_digest(reference.canonical) if reference.digest else None
+
+    def _by_digest(self, canonical: str) -> Image | None:
+        """``name@digest`` of an image that was pulled by its tag."""
+        return next((item.image for item in self.list() if canonical in item.image.repo_digests), None)
+
+    def _by_id(self, text: str) -> Image | None:
+        prefix = text.removeprefix("sha256:")
+        if not prefix or prefix.strip(_HEX) or len(prefix) > 64:
+            return None
+        if len(prefix) == 64:
+            return self._read_record(f"sha256:{prefix}")
+        matches = [name for name in _listdir(self._records) if name.startswith(prefix) and len(name) == 64]
+        if len(matches) > 1:
+            raise Conflict(f"ambiguous image: {text}", why=f"{len(matches)} ids begin so")
+        return self._read_record(f"sha256:{matches[0]}") if matches else None
+
+    def list(self) -> Sequence[ImageListing]:
+        """Every reference with its image, and every dangling image; newest first, then by name."""
+        listings = []
+        named = set()
+        for reference, image_id in self._all_names():
+            image = self._read_record(image_id)
+            if image is not None:
+                named.add(image_id)
+                listings.append(ImageListing(reference=reference.familiar, image=image))
+        for name in _listdir(self._records):
+            image = self._read_record(f"sha256:{name}") if len(name) == 64 and f"sha256:{name}" not in named else None
+            if image is not None:
+                listings.append(ImageListing(reference="", image=image))
+        listings.sort(key=lambda listing: listing.reference)
+        listings.sort(key=lambda listing: listing.image.created, reverse=True)
+        return listings
+
+    def references_of(self, image_id: str) -> tuple[Reference, ...]:
+        """All references of one image, by name."""
+        found = [reference for reference, owner in self._all_names() if owner == image_id]
+        return tuple(sorted(found, key=lambda reference: reference.canonical))
+
+    # -- changing
+
+    def put(self, image: Image, reference: Reference | None = None) -> None:
+        """Publish an image, then its name; an older owner of the name becomes dangling. Raises: Unavailable, Denied."""
+        with self.lock():
+            known = self._read_record(image.id)
+            if known is not None:
+                image = image.replace(repo_digests=tuple(sorted({*known.repo_digests, *image.repo_digests})))
+            self._write_record(image)
+            if reference is not None:
+                self._write_name(reference, image.id)
+
+    def tag(self, source: str, target: str) -> Reference:
+        """One more name for an image. Raises: NotFound, InvalidArgument for a target with a digest."""
+        reference = parse_reference(target)
+        if reference.digest:
+            raise InvalidArgument(f"cannot tag {target}", why="refusing to create a tag with a digest reference")
+        with self.lock():
+            self._write_name(reference, self.find(source).id)
+        return reference
+
+    def remove(self, text: str, *, force: bool = False, uses: Sequence[ImageUse] = ()) -> Removal:
+        """Take a name away, and the image with its last name; the caller holds the lock and removes layers and blobs.
+
+        An id stands for the image with all its names, which needs ``force`` when they are of several repositories.
+        Raises: NotFound; Conflict while containers use it (``force`` ignores those that do not run).
+        """
+        image, reference = self._resolve(text)
+        names = self.references_of(image.id)
+        wanted = _same_names(reference, names) if reference else ()
+        if reference and len(wanted) < len(names):
+            return Removal(untagged=self._remove_names(wanted))
+        if not reference and len({name.canonical_name for name in names}) > 1 and not force:
+            raise Conflict(
+                f"unable to delete {_short(image.id)} (must be forced)",
+                why="image is referenced in multiple repositories",
+            )
+        for use in sorted(uses, key=lambda use: not use.running):
+            if use.image_id == image.id and (use.running or not force):
+                raise _in_use(use, text if reference else "")
+        untagged = self._remove_names(names)
+        _unlink(self._record_path(image.id))
+        return Removal(untagged=untagged, deleted=image)
+
+    def _remove_names(self, names: Sequence[Reference]) -> tuple[str, ...]:
+        for name in names:
+            _unlink(self._name_path(name))
+        if names:
+            sync_directory(self._names)
+        return tuple(name.familiar for name in names)
+
+    # -- files
+
+    def _name_path(self, reference: Reference) -> str:
+        text = reference.canonical
+        if len(text) > _MAX_NAME:
+            import hashlib
+
+            return f"{self._names}/{text[:100].replace('/', '%')}+{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"{self._names}/{text.replace('/', '%')}"
+
+    def _record_path(self, image_id: str) -> str:
+        return f"{self._records}/{image_id.removeprefix('sha256:')}"
+
+    def _read_name(self, reference: Reference) -> str:
+        """The id, or "" when there is no such name."""
+        value = _read_json(self._name_path(reference))
+        return str(value["image"]) if value else ""
+
+    def _read_record(self, image_id: str) -> Image | None:
+        value = _read_json(self._record_path(image_id)) if is_digest(image_id) else None
+        return from_plain(Image, value) if value else None
+
+    def _all_names(self) -> Iterator[tuple[Reference, str]]:
+        for name in _listdir(self._names):
+            value = None if name.endswith(".tmp") else _read_json(f"{self._names}/{name}")
+            if value:
+                yield parse_reference(str(value["reference"])), str(value["image"])
+
+    def _write_record(self, image: Image) -> None:
+        write_file(self._record_path(image.id), json.dumps(to_plain(image)), durable=True)
+
+    def _write_name(self, reference: Reference, image_id: str) -> None:
+        value = {"version": _VERSION, "reference": reference.canonical, "image": image_id}
+        write_file(self._name_path(reference), json.dumps(value), durable=True)
+
+
+def _read_json(path: str) -> dict[str, object] | None:
+    """A file of ours, or None when it is not there. Raises: Unavailable when it is damaged."""
+    try:
+        value: dict[str, object] = json.loads(read_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise disk_error(path, err) from err
+    except ValueError as err:
+        from cloison.errors import Unavailable
+
+        raise Unavailable(f"cannot read {path}", why=f"damaged ({err})", hint="remove the file and pull the image again") from err
+    return value
+
+
+def _try_reference(text: str) -> Reference | None:
+    """The reference that the words are, or None for an id: 64 hex digits, or ``sha256:`` and some."""
+    hexadecimal = text.removeprefix("sha256:")
+    if not hexadecimal.strip(_HEX) and (len(hexadecimal) == 64 or (hexadecimal and len(hexadecimal) < len(text))):
+        return None
+    return parse_reference(text)
+
+
+def _same_names(reference: Reference, names: Sequence[Reference]) -> Sequence[Reference]:
+    """Which of an image's names the user means; a digest stands for all names of that repository."""
+    if not reference.digest:
+        return [name for name in names if name == reference]
+    same = [name for name in names if name.canonical_name == reference.canonical_name]
+    return [name for name in same if name.digest == reference.digest] or same
+
+
+def _in_use(use: ImageUse, name: str) -> Conflict:
+    container, image = use.container_id[:12], _short(use.image_id)
+    if use.running:
+        return Conflict(
+            f"unable to delete {image} (cannot be forced)", why=f"image is being used by running container {container}"
+        )
+    if name:
+        return Conflict(
+            f'unable to remove repository reference "{name}" (must force)',
+            why=f"container {container} is using its referenced image {image}",
+        )
+    return Conflict(
+        f"unable to delete {image} (must be forced)", why=f"image is being used by stopped container {container}"
+    )
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:12]
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

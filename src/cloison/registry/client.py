@@ -1,0 +1,217 @@
+"""The distribution specification, the pulling half: manifests and blobs of one repository.
+
+Manifests are verified here. A blob's bytes are handed on as they come: the store hashes them while it writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from cloison.errors import CloisonError, Denied, InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.model.digest import is_digest
+from cloison.model.record import Record
+from cloison.oci.image import INDEX_TYPES, MANIFEST_TYPES
+from cloison.oci.strict import MAX_DOCUMENT_BYTES, parse_document
+from cloison.registry.auth import Authenticator
+from cloison.registry.budget import Limits, TransferBroken
+from cloison.registry.origin import Guard, printable, registry_origin
+from cloison.registry.transport import Transport, proxies_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from cloison.model.reference import Reference
+    from cloison.model.settings import Settings
+    from cloison.oci.image import Descriptor
+    from cloison.registry.auth import Credentials
+    from cloison.registry.transport import Response
+
+_ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES)
+_MAX_ERROR_BYTES = 16 << 10
+_CHUNK_BYTES = 256 << 10
+
+
+class ManifestAnswer(Record):
+    """A manifest or an index as the registry gave it, its digest verified."""
+
+    media_type: str
+    body: bytes
+    digest: str
+
+
+class RegistryClient:
+    """One repository of one registry; thread-safe; a context manager."""
+
+    def __init__(
+        self, reference: Reference, *, settings: Settings, credentials: Credentials | None = None,
+        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        self._reference = reference
+        self._limits = limits or Limits()
+        self._origin = registry_origin(reference.domain, settings.insecure_registries)
+        guard = Guard(self._origin, insecure=settings.insecure_registries)
+        self._transport = Transport(guard, limits=self._limits, proxies=proxies_from(settings), tls=tls)
+        self._auth = Authenticator(self._transport, guard, credentials=credentials)
+        self._scope = f"repository:{reference.path}:pull"
+
+    def manifest(self, reference: Reference) -> ManifestAnswer:
+        """What ``reference`` names in this repository; its digest wins over its tag.
+
+        Raises: NotFound, Denied, Unavailable, Unsupported (schema 1), InvalidArgument (digest or type does not match).
+        """
+        name = reference.digest or reference.tag
+        with self._get(f"manifests/{name}", {"Accept": _ACCEPT}, body_bytes=MAX_DOCUMENT_BYTES) as response:
+            self._check_status(response, (200,), missing=f"manifest for {reference.familiar} not found")
+            body = response.read(MAX_DOCUMENT_BYTES)
+        digest = _verified_digest(body, reference, announced=response.headers.get("docker-content-digest", ""))
+        return ManifestAnswer(media_type=_media_type(response, reference), body=body, digest=digest)
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob, exactly ``descriptor.size`` of them, not yet verified; resumed where the transfer broke.
+
+        Raises: NotFound, Denied, Unavailable; InvalidArgument when the registry's idea of the size is another one.
+        """
+        offset, breaks = 0, 0
+        while True:
+            try:
+                for chunk in self._blob_from(descriptor, offset):
+                    offset += len(chunk)
+                    yield chunk
+                return
+            except TransferBroken:
+                if offset == descriptor.size:
+                    return  # broke behind the last byte
+                breaks += 1
+                if breaks > self._limits.resumes:
+                    raise
+                self._transport.pause(min(self._limits.backoff_s * 2 ** (breaks - 1), self._limits.retry_after_max_s))
+
+    def _blob_from(self, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        remaining = descriptor.size - offset
+        with self._get(f"blobs/{descriptor.digest}", headers, body_bytes=descriptor.size) as response:
+            self._check_status(
+                response, (200, 206) if offset else (200,), missing=f"blob {descriptor.digest} not found"
+            )
+            skip = _check_range(response, descriptor, offset=offset)
+            while chunk := response.read_some(_CHUNK_BYTES):
+                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+                remaining -= len(fresh)
+                if remaining < 0:
+                    raise _wrong_size(descriptor, "the registry sends more")
+                if fresh:
+                    yield fresh
+        if remaining:
+            raise _wrong_size(descriptor, f"the registry sends {remaining} fewer")
+
+    def abort(self) -> None:
+        """End all transfers, from any thread."""
+        self._transport.abort()
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transport.close()
+
+    def _get(self, resource: str, headers: Mapping[str, str], *, body_bytes: int) -> Response:
+        """GET below this repository, with a token when the registry asks for one."""
+        url = f"{self._origin.url}/v2/{self._reference.path}/{resource}"
+        for _ in range(2):
+            authorization = self._auth.headers(self._scope)
+            response = self._transport.get(url, headers={**headers, **authorization}, body_bytes=body_bytes)
+            # a 401 from where we were redirected to is not the registry's, and gets no token
+            if response.status != 401 or response.origin != self._origin:
+                return response
+            with response:
+                challenge = response.headers.get("www-authenticate", "")
+            self._auth.answer(challenge, scope=self._scope, refused=authorization)
+        raise self._denied(response, why="it refuses the token that it asked for")
+
+    def _check_status(self, response: Response, good: tuple[int, ...], *, missing: str) -> None:
+        if response.status in good:
+            return
+        why = _error_text(response)
+        if response.status == 404:
+            raise NotFound(missing, why=why, hint="check the name and the tag; a private image needs a login")
+        if response.status in (401, 403):
+            raise self._denied(response, why=why or f"status {response.status}")
+        if response.status == 429:
+            raise Unavailable(
+                f"registry {self._origin.authority} limits the rate of requests", why=why, hint="try again later"
+            )
+        raise Unavailable(f"registry {self._origin.authority} answers with status {response.status}", why=why)
+
+    def _denied(self, response: Response, *, why: str) -> Denied:
+        return Denied(
+            f"registry {response.origin.authority} denies access to {self._reference.familiar_name}", why=why,
+            hint="the image may be private, or not exist; cloison cannot log in to registries yet",
+        )  # fmt: skip
+
+
+def _error_text(response: Response) -> str:
+    """The registry's own words (distribution-spec, "Error Codes"), made harmless; "" when it has none."""
+    try:
+        errors = parse_document(response.read(_MAX_ERROR_BYTES), document="error").objects(
+            "errors", lambda error: (error.text("code", default=""), error.text("message", default="")), limit=100
+        )
+    except CloisonError:
+        return ""
+    code, message = errors[0] if errors else ("", "")
+    return printable(message or code.lower().replace("_", " "))
+
+
+def _media_type(response: Response, reference: Reference) -> str:
+    """``Content-Type`` without parameters, if we asked for it; that the body agrees is the parser's to check."""
+    announced = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if announced in MANIFEST_TYPES + INDEX_TYPES:
+        return announced
+    what = f"cannot use the manifest of {reference.familiar}"
+    if announced.startswith("application/vnd.docker.distribution.manifest.v1+"):
+        raise Unsupported(
+            what, why="it has Docker's schema 1, obsolete since 2017", hint="push the image again with a newer tool"
+        )
+    raise Unsupported(what, why=f"its media type is {printable(announced) or 'not given'}")
+
+
+def _verified_digest(body: bytes, reference: Reference, *, announced: str) -> str:
+    """The digest of a manifest: what was asked for, else what the registry says, and true in any case."""
+    if announced and not is_digest(announced):
+        raise InvalidArgument(
+            f"manifest for {reference.familiar} does not match", why="the registry names a malformed digest"
+        )
+    actual = ""
+    for expected in filter(None, (announced, reference.digest)):
+        actual = _digest_like(expected, body)
+        if actual != expected:
+            raise InvalidArgument(
+                f"manifest for {reference.familiar} does not match", why=f"expected {expected}, got {actual}"
+            )
+    return actual or _digest_like("sha256", body)
+
+
+def _digest_like(digest: str, body: bytes) -> str:
+    algorithm = digest.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+
+
+def _check_range(response: Response, descriptor: Descriptor, *, offset: int) -> int:
+    """How many bytes of this answer we have already (RFC 9110 section 14.4). Raises: InvalidArgument, Unavailable."""
+    begins = offset if response.status == 206 else 0
+    if response.status == 206:
+        expected = f"bytes {offset}-{descriptor.size - 1}/"
+        if response.headers.get("content-range", "") not in (f"{expected}{descriptor.size}", f"{expected}*"):
+            raise Unavailable(f"blob {descriptor.digest} cannot be resumed", why="the registry sends another range")
+    length = response.headers.get("content-length", "")
+    if length and length != str(descriptor.size - begins):
+        raise _wrong_size(descriptor, f"the registry has {printable(length)} bytes for {descriptor.size - begins}")
+    return offset - begins
+
+
+def _wrong_size(descriptor: Descriptor, why: str) -> InvalidArgument:
+    return InvalidArgument(f"blob {descriptor.digest} does not have {descriptor.size} bytes", why=why)

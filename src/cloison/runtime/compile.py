@@ -1,0 +1,237 @@
+"""Spec + facts -> launch plan. Pure: no file is opened, nothing is asked of the kernel; tests compare plans as text."""
+
+from __future__ import annotations
+
+from cloison.errors import InvalidArgument, Unsupported
+from cloison.model.record import Record
+from cloison.runtime import process, rootfs
+from cloison.runtime.facts import HostFacts
+from cloison.runtime.monitor import NO_MONITOR, MonitorPlan, plan_monitor, plan_stdio
+from cloison.runtime.plan import Op, op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloison.linux.cgroup_layout import Layout
+    from cloison.linux.cgroups import Placement
+    from cloison.model.container import Stdio
+    from cloison.model.mount import Mount
+    from cloison.oci.runtime import IdMapping, Linux, Namespace, Process, Spec
+
+_WORDS = {"mount": "mnt", "network": "net"}  # the kernel's names in /proc/PID/ns where the specification has others
+_TYPES = frozenset(("mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time"))
+_JOINED = ("mnt", "net", "ipc", "uts", "cgroup")
+
+
+class Surroundings(Record):
+    """What the engine has prepared for a container outside of it."""
+
+    placement: Placement  # its cgroups
+    staging: str  # an empty directory of the host where its root is mounted, in its own mount namespace only
+    layout: Layout | None = None  # of the host's cgroups, to show the container its own
+    facts: HostFacts = HostFacts()
+    monitor: MonitorPlan = NO_MONITOR
+    seccomp: bytes = b""  # struct sock_filter array; empty is unconfined
+    configure_network: bool = False  # hand a netlink socket of the new network namespace to client 0 and wait
+    keyring: str = ""  # name of its session keyring: the container's id
+
+
+def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, ...]:
+    """Every operation of one container's start, in order.
+
+    Raises: InvalidArgument (the spec contradicts itself), Unsupported, Denied (a right that we do not have ourselves).
+    """
+    namespaces = _namespaces(spec.linux.namespaces)
+    _check(spec, namespaces, around)
+    monitor = around.monitor
+    if around.configure_network:
+        monitor = monitor.replace(await_start="client")
+    return (
+        *plan_stdio(stdio),
+        *_before_clone(spec.linux, namespaces, around),
+        *_beside_child(spec.linux, around.placement),
+        *process.plan_oom_score(spec.process, facts=around.facts),
+        *_enter(spec.linux, namespaces, around),
+        *_file_systems(spec, namespaces, around),
+        *_terminal(spec.process),
+        *process.plan_command(
+            spec.process, facts=_rights(around.facts, namespaces), seccomp=around.seccomp,
+            await_start=monitor.await_start, init=spec.init,
+        ),
+        *plan_monitor(monitor, stdio=stdio, placement=around.placement),
+    )  # fmt: skip
+
+
+def _namespaces(namespaces: Sequence[Namespace]) -> dict[str, str]:
+    """Type -> path to join, "" for a new one; what is absent stays the host's."""
+    found: dict[str, str] = {}
+    for namespace in namespaces:
+        if namespace.type not in _TYPES:
+            raise InvalidArgument(f"unknown namespace type {namespace.type!r}")
+        if namespace.type in found:
+            raise InvalidArgument(f"namespace {namespace.type} is given twice")  # runtime-spec: MUST generate an error
+        found[namespace.type] = namespace.path
+    return found
+
+
+def _check(spec: Spec, namespaces: dict[str, str], around: Surroundings) -> None:
+    if namespaces.get("mount") != "":
+        raise InvalidArgument("a container needs a mount namespace of its own")
+    if (spec.hostname or spec.domainname) and "uts" not in namespaces:
+        raise InvalidArgument("cannot set the hostname", why="the container shares the host's UTS namespace")
+    if "time" in namespaces and not around.facts.has_time_namespace:
+        raise Unsupported("this kernel has no time namespaces", hint="they came with Linux 5.6 (CONFIG_TIME_NS)")
+    if around.configure_network and namespaces.get("network") != "":
+        raise InvalidArgument("only a new network namespace can be configured")
+    if _new_user(namespaces) and not spec.linux.uid_mappings:
+        raise InvalidArgument("a new user namespace needs id mappings")
+
+
+def _new_user(namespaces: dict[str, str]) -> bool:
+    return namespaces.get("user") == ""
+
+
+def _rights(facts: HostFacts, namespaces: dict[str, str]) -> HostFacts:
+    """Inside a user namespace of its own the child has every capability, over that namespace (user_namespaces(7))."""
+    if not _new_user(namespaces):
+        return facts
+    return facts.replace(permitted=(2 << facts.last_capability) - 1)
+
+
+def _before_clone(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
+    # A cgroup namespace is rooted where its maker is, so it is made later, by the child, once that is in its cgroup; a
+    # child of clone3(CLONE_INTO_CGROUP | CLONE_NEWCGROUP) would see the parent's (kernel/cgroup/namespace.c).
+    new = [kind for kind, path in namespaces.items() if not path and kind not in ("cgroup", "time")]
+    ops = [op("new-namespaces", *(_WORDS.get(kind, kind) for kind in new))]
+    if namespaces.get("time") == "":
+        ops.append(op("time-namespace", *_offsets(linux, "monotonic"), *_offsets(linux, "boottime")))
+    if namespaces.get("pid"):
+        ops.append(op("join-pid-namespace", namespaces["pid"]))
+    if around.placement.into:
+        ops.append(op("cgroup-fd", around.placement.into))
+    return tuple(ops)
+
+
+def _offsets(linux: Linux, clock: str) -> tuple[int, int]:
+    return linux.time_offsets.get(clock, (0, 0))
+
+
+def _beside_child(linux: Linux, placement: Placement) -> tuple[Op, ...]:
+    """What the launcher does while the child mounts.
+
+    Each write to cgroup.procs may wait for an RCU grace period (10 ms).
+    """
+    ops = []
+    if linux.uid_mappings:
+        ops = [op("uid-map", _id_map(linux.uid_mappings)), op("gid-map", _id_map(linux.gid_mappings))]
+    return (*ops, *(op("cgroup-join", directory) for directory in placement.join))
+
+
+def _id_map(mappings: Sequence[IdMapping]) -> str:
+    return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
+
+
+def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
+    """The child's first steps: identity in a user namespace, namespaces of others, network."""
+    ops = []
+    if linux.uid_mappings:
+        ops += [op("await-parent"), op("become", 0, 0)]
+    for kind, path in namespaces.items():
+        if path and kind != "pid":
+            ops.append(op("join-namespace", path, _WORDS.get(kind, kind)))
+    if namespaces.get("network") == "":
+        ops.append(op("loopback-up"))
+        if around.configure_network:
+            ops.append(op("send-netlink"))  # early: the caller works on it while we mount
+    if around.keyring:
+        ops.append(op("keyring", around.keyring))
+    return tuple(ops)
+
+
+def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
+    early, late = rootfs.split_at_cgroup(spec.mounts)
+    propagation = spec.linux.rootfs_propagation
+    return (
+        rootfs.plan_propagation(spec.mounts),
+        rootfs.plan_root(spec.root, staging=around.staging),
+        *map(rootfs.plan_mount, early),
+        *rootfs.plan_devices(spec.linux.devices, mounts=spec.mounts),
+        *((op("console"),) if spec.process.terminal else ()),
+        *((op("hostname", spec.hostname),) if spec.hostname else ()),
+        *((op("domainname", spec.domainname),) if spec.domainname else ()),
+        *(op("sysctl", key, value) for key, value in spec.linux.sysctl.items()),
+        *rootfs.plan_paths(spec.linux),
+        *_cgroup_view(late, spec=spec, namespaces=namespaces, around=around),
+        *((op("directory", spec.process.cwd, "755"),) if spec.process.cwd != "/" else ()),
+        *((op("readonly-root"),) if spec.root.readonly else ()),
+        op("pivot-root"),
+        *((op("propagation", "/", propagation),) if propagation not in ("", "private", "rprivate") else ()),
+    )
+
+
+def _cgroup_view(
+    mounts: Sequence[Mount], *, spec: Spec, namespaces: dict[str, str], around: Surroundings
+) -> tuple[Op, ...]:
+    """Last of the mounts: by now the launcher's wait for its cgroup.procs writes is over, or as short as it gets."""
+    ops = []
+    if around.placement.join and not spec.linux.uid_mappings:
+        ops.append(op("await-parent"))
+    if namespaces.get("cgroup") == "":
+        ops.append(op("unshare", "cgroup"))
+    hierarchies = _hierarchies(around)
+    for mount in mounts:
+        if mount.type in ("cgroup", "cgroup2"):
+            ops += rootfs.plan_cgroup_mount(mount, hierarchies=hierarchies)
+        else:
+            ops.append(rootfs.plan_mount(mount))
+    return tuple(ops)
+
+
+def _hierarchies(around: Surroundings) -> tuple[tuple[str, str], ...]:
+    """Where the container is placed, as `rootfs.plan_cgroup_mount` wants it."""
+    layout, placement = around.layout, around.placement
+    if layout is None:
+        return ()
+    found: dict[str, list[str]] = {}
+    for controller, mountpoint in layout.legacy.items():
+        if any(directory.startswith(f"{mountpoint}/") for directory in placement.join):
+            found.setdefault(mountpoint, []).append(controller)
+    legacy = [(mountpoint, ",".join(controllers)) for mountpoint, controllers in found.items()]
+    inside = placement.into or next((d for d in placement.join if _within(d, layout.unified)), "")
+    return (*legacy, (layout.unified, "")) if inside and layout.unified else tuple(legacy)
+
+
+def _within(directory: str, mountpoint: str) -> bool:
+    return bool(mountpoint) and directory.startswith(f"{mountpoint}/")
+
+
+def _terminal(command: Process) -> tuple[Op, ...]:
+    return (op("terminal", *command.console_size, -1),) if command.terminal else ()
+
+
+def plan_exec(
+    command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
+    monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
+) -> tuple[Op, ...]:  # fmt: skip
+    """One more command in the container whose first process is ``pidfd``, with the same walls around it.
+
+    Every namespace of that process is joined, also those it shares with the host: joining one's own changes nothing.
+    The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told.
+    """
+    kinds = (*_JOINED, *(("time",) if facts.has_time_namespace else ()), *(("user",) if user_namespace else ()))
+    rights = _rights(facts, {"user": ""} if user_namespace else {})
+    return (
+        *plan_stdio(stdio),
+        op("new-namespaces"),
+        op("join-pid-namespace", pidfd),
+        *((op("cgroup-fd", placement.into),) if placement.into else ()),
+        *(op("cgroup-join", directory) for directory in placement.join),
+        *process.plan_oom_score(command, facts=facts),
+        op("join-namespaces", pidfd, *kinds),
+        *((op("keyring", keyring),) if keyring else ()),
+        *_terminal(command),
+        *((op("await-parent"),) if placement.join else ()),
+        *process.plan_command(command, facts=rights, seccomp=seccomp, await_start=monitor.await_start),
+        *plan_monitor(monitor, stdio=stdio, placement=placement),
+    )

@@ -1,0 +1,108 @@
+"""From a prepared world to the command: limits, identity, rights, filter, execve. The same for ``run`` and ``exec``.
+
+Order (docs/launch-plan.md): what needs privileges comes before they are dropped; the filter comes as late as it can.
+"""
+
+from __future__ import annotations
+
+from cloison.errors import Denied, InvalidArgument
+from cloison.linux.capabilities import CAPABILITIES, mask_of
+from cloison.runtime.plan import Op, op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloison.oci.runtime import Capabilities, Process, Rlimit, User
+    from cloison.runtime.facts import HostFacts
+
+# asm-generic/resource.h: the numbers of x86, ARM, RISC-V, POWER and s390.
+_RLIMITS = (
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
+).split()
+_RLIMIT_NUMBERS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMITS)}
+_KILL = 9
+
+
+def plan_command(
+    process: Process, *, facts: HostFacts, seccomp: bytes, await_start: str = "", init: bool = False
+) -> tuple[Op, ...]:
+    """Everything from the limits to ``exec``.
+
+    Raises: InvalidArgument, Denied (a capability we do not have ourselves).
+    """
+    if not process.args or not process.args[0]:
+        raise InvalidArgument("no command specified")
+    filtered = (op("seccomp", seccomp, 0),) if seccomp else ()
+    # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it must come while we have it (seccomp(2)).
+    early, late = ((), filtered) if process.no_new_privileges else (filtered, ())
+    waiting = (op("await-start", await_start),) if await_start else ()
+    return (
+        *plan_rlimits(process.rlimits, facts=facts),
+        op("umask", f"{process.user.umask:o}"),
+        op("bounding", f"{_granted(process.capabilities.bounding, facts):x}"),
+        *early,
+        _user(process.user),
+        _capabilities(process.capabilities, facts),
+        *((op("no-new-privs"),) if process.no_new_privileges else ()),
+        op("cwd", process.cwd),
+        # The monitor's death is the container's: nobody is left to see its end. After the identity, a change clears it.
+        op("parent-death-signal", _KILL),
+        *waiting,
+        *late,
+        *((op("init"),) if init else ()),
+        op("env", *process.env),
+        op("exec", process.args[0], *process.args),
+    )
+
+
+def plan_rlimits(rlimits: Iterable[Rlimit], *, facts: HostFacts) -> tuple[Op, ...]:
+    """Limits as wanted, or as near below as the kernel lets us: raising a hard limit takes CAP_SYS_RESOURCE."""
+    ops = []
+    for limit in rlimits:
+        number = _RLIMIT_NUMBERS.get(limit.type)
+        if number is None:
+            raise InvalidArgument(f"unknown resource limit {limit.type!r}")
+        if _less(limit.hard, limit.soft):
+            raise InvalidArgument(f"{limit.type}: the soft limit {limit.soft} is above the hard limit {limit.hard}")
+        ceiling = -1 if facts.may_raise_limits else facts.hard_limits[number]
+        ops.append(op("rlimit", number, _clamp(limit.soft, ceiling), _clamp(limit.hard, ceiling)))
+    return tuple(ops)
+
+
+def _less(one: int, other: int) -> bool:
+    return one != -1 and (other == -1 or one < other)
+
+
+def _clamp(wanted: int, ceiling: int) -> int:
+    return ceiling if _less(ceiling, wanted) else wanted
+
+
+def plan_oom_score(process: Process, *, facts: HostFacts) -> tuple[Op, ...]:
+    """Going below the value we have takes CAP_SYS_RESOURCE; without it the container stays at ours (proc(5))."""
+    if process.oom_score_adj is None:
+        return ()
+    floor = -1000 if facts.may_raise_limits else facts.oom_score_adj
+    return (op("oom-score-adj", max(process.oom_score_adj, floor)),)
+
+
+def _user(user: User) -> Op:
+    return op("user", user.uid, user.gid, *user.additional_gids)
+
+
+def _capabilities(capabilities: Capabilities, facts: HostFacts) -> Op:
+    sets = (capabilities.effective, capabilities.permitted, capabilities.inheritable, capabilities.ambient)
+    return op("capabilities", *(f"{_granted(names, facts):x}" for names in sets))
+
+
+def _granted(names: Iterable[str], facts: HostFacts) -> int:
+    mask = mask_of(names)
+    missing = mask & ~facts.permitted
+    if missing:
+        name = CAPABILITIES[(missing & -missing).bit_length() - 1]
+        raise Denied(
+            f"cannot grant {name} to the container",
+            why="this process does not have it itself, so the kernel refuses",
+            hint="run cloison with that capability, or leave it out of --cap-add",
+        )
+    return mask

@@ -1,0 +1,154 @@
+"""The file systems of a container as operations: root, mounts in order, devices, links, masks.
+
+Every target is a path inside the new root; the launcher resolves it there, whatever symlinks the image has.
+"""
+
+from __future__ import annotations
+
+from cloison.errors import InvalidArgument, Unsupported
+from cloison.runtime.options import split_options
+from cloison.runtime.plan import Op, op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cloison.model.mount import Mount
+    from cloison.oci.runtime import Device, Linux, Root
+
+# What every container finds in its /dev (runtime-spec config-linux.md, "Default Devices" and runtime-linux.md, "Dev
+# symbolic links"); /dev/core is Docker's.
+_LINKS = (
+    op("symlink", "pts/ptmx", "/dev/ptmx"),
+    op("symlink", "/proc/self/fd", "/dev/fd"),
+    op("symlink", "/proc/self/fd/0", "/dev/stdin"),
+    op("symlink", "/proc/self/fd/1", "/dev/stdout"),
+    op("symlink", "/proc/self/fd/2", "/dev/stderr"),
+    op("symlink", "/proc/kcore", "/dev/core"),
+)
+
+
+def plan_propagation(mounts: Iterable[Mount]) -> Op:
+    """Cut our copy of the host's mounts off before anything is mounted in it.
+
+    ``rslave`` alone lets a later mount of the host arrive below a bind that asked for it. ``shared`` binds would need a
+    mount namespace that is still joined to the host's: what goes wrong in there would go wrong outside too.
+    """
+    wanted = {split_options(mount).propagation.removeprefix("r") for mount in mounts}
+    if "shared" in wanted:
+        raise Unsupported(
+            "bind propagation 'shared' is not supported",
+            why="mounts made inside the container would appear on the host",
+            hint="use rslave to see the host's later mounts inside",
+        )
+    return op("propagation", "/", "rslave" if "slave" in wanted else "rprivate")
+
+
+def plan_root(root: Root, *, staging: str) -> Op:
+    """The root file system on the host directory ``staging``. Raises: Unsupported for anything but overlay and bind."""
+    if root.mount.type == "bind":
+        return op("root-bind", staging, root.mount.source)
+    if root.mount.type != "overlay":
+        raise Unsupported(f"a root file system of type {root.mount.type!r} is not supported")
+    layers: list[str] = []
+    places = {"upperdir": "", "workdir": ""}
+    rest: list[str] = []
+    for word in root.mount.options:
+        key, _, value = word.partition("=")
+        if key == "lowerdir+":
+            layers.append(value)
+        elif key == "lowerdir":
+            layers += _split_layers(value)
+        elif key in places:
+            places[key] = value
+        else:
+            rest.append(word)
+    if not layers:
+        raise InvalidArgument("the overlay root has no layers")
+    return op("root-overlay", staging, places["upperdir"], places["workdir"], ",".join(rest), *layers)
+
+
+def _split_layers(value: str) -> list[str]:
+    # overlayfs: layers are separated by colons, a colon or backslash inside one has a backslash before it
+    layers = [""]
+    escaped = False
+    for character in value:
+        if escaped or character not in "\\:":
+            layers[-1] += character
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        else:
+            layers.append("")
+    return [layer for layer in layers if layer]
+
+
+def plan_mount(mount: Mount) -> Op:
+    """One mount of any type but ``cgroup``."""
+    options = split_options(mount)
+    if mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options):
+        propagation = options.propagation or "rprivate"
+        return op("bind", mount.source, mount.target, int(options.recursive), options.attributes, propagation)
+    return op("mount", mount.type, mount.source or mount.type, mount.target, options.attributes, *options.data)
+
+
+def split_at_cgroup(mounts: Sequence[Mount]) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
+    """Mounts that can be made at once, and those that wait for the cgroup namespace; order is kept in each.
+
+    A mount waits when it is a cgroup mount, or lies above or below one that waits and comes before it: later mounts
+    cover earlier ones, so these two must not change places.
+    """
+    early: list[Mount] = []
+    late: list[Mount] = []
+    for mount in mounts:
+        waits = mount.type in ("cgroup", "cgroup2") or any(_related(mount.target, other.target) for other in late)
+        (late if waits else early).append(mount)
+    return tuple(early), tuple(late)
+
+
+def _related(one: str, other: str) -> bool:
+    one, other = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return one.startswith(other) or other.startswith(one)
+
+
+def plan_cgroup_mount(mount: Mount, *, hierarchies: Sequence[tuple[str, str]]) -> tuple[Op, ...]:
+    """The container's view of its cgroups: what its cgroup namespace makes the root of each hierarchy.
+
+    ``hierarchies``: (mount point on the host, v1 controllers or ``name=…``, "" for v2) of those the container is
+    placed in; the others stay out, their root would be the host's.
+    """
+    attributes = split_options(mount).attributes
+    if not hierarchies:
+        return ()
+    if len(hierarchies) == 1 and not hierarchies[0][1]:
+        return (op("mount", "cgroup2", "cgroup", mount.target, attributes),)
+    writable = ",".join(word for word in attributes.split(",") if word != "ro")
+    ops = [op("mount", "tmpfs", "tmpfs", mount.target, writable, "mode=755", "size=64k", "nr_inodes=64")]
+    for mountpoint, controllers in hierarchies:
+        name = mountpoint.rsplit("/", 1)[1]
+        directory = f"{mount.target}/{name}"
+        kind = ("cgroup", "cgroup", directory, attributes, controllers) if controllers else ()
+        ops.append(op("directory", directory, "755"))
+        ops.append(op("mount", *(kind or ("cgroup2", "cgroup", directory, attributes))))
+        if "," in controllers and name == controllers:
+            ops += [op("symlink", name, f"{mount.target}/{alias}") for alias in controllers.split(",")]
+    if writable != attributes:
+        ops.append(op("readonly-path", mount.target))
+    return tuple(ops)
+
+
+def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple[Op, ...]:
+    """Device nodes and links, when /dev is the container's own: a bound host directory is left as it is."""
+    if not any(mount.target == "/dev" and mount.type == "tmpfs" for mount in mounts):
+        return ()
+    nodes = [
+        op("device", d.path, d.type, d.major, d.minor, f"{d.mode:o}", d.uid, d.gid)  # fmt: skip
+        for d in devices
+    ]
+    return (*nodes, *_LINKS)
+
+
+def plan_paths(linux: Linux) -> tuple[Op, ...]:
+    """Masks, then read-only paths: in /proc and /sys, which exist by now."""
+    masks = [op("mask", path) for path in linux.masked_paths]
+    return (*masks, *(op("readonly-path", path) for path in linux.readonly_paths))

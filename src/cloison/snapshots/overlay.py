@@ -1,0 +1,228 @@
+"""Snapshots as overlayfs directories.
+
+    snapshots/overlay/layers/<hex of the chain ID>/    a layer's root; committed by rename, never changed after
+    snapshots/overlay/containers/<id>/{upper,work}     what one container writes
+    snapshots/overlay/incoming/<token>{/,.lock}        being unpacked; a free lock means a crash
+    snapshots/overlay/incoming/<token>.gone/           being removed
+
+The whole tree lies below a 0700 directory: other users must not reach setuid files in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from cloison.linux.trees import remove_tree
+from cloison.model.digest import split_digest
+from cloison.model.mount import Mount
+from cloison.store.atomic import disk_error, make_private_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloison.archive.decompress import Readable
+    from cloison.snapshots.staging import Staged
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
+
+# This kernel may be configured to follow redirects and metadata-only copies by default; a layer from a stranger could
+# then show another layer's files under any name (overlayfs.rst, "redirect_dir", "Metadata only copy up").
+_GUARDS = ("index=off", "metacopy=off", "redirect_dir=nofollow")
+# where the kernel notes that an overlay was mounted volatile (overlayfs.rst, "Volatile mount")
+_VOLATILE_MARK = "work/work/incompat"
+
+
+class Overlay:
+    """The overlay driver of one data root (see `Snapshotter`)."""
+
+    def __init__(self, data_root: str) -> None:
+        self._root = f"{data_root}/snapshots/overlay"
+        self._layers = f"{self._root}/layers"
+        self._containers = f"{self._root}/containers"
+        self._incoming = f"{self._root}/incoming"
+
+    # -- layers
+
+    def layer_path(self, chain_id: str) -> str:
+        """Where the layer's root is, or would be. Raises: InvalidArgument."""
+        return f"{self._layers}/{split_digest(chain_id)[1]}"
+
+    def has(self, chain_id: str) -> bool:
+        return os.path.isdir(self.layer_path(chain_id))
+
+    def stage(self, stream: Readable) -> Staged:
+        from cloison.snapshots.staging import stage
+
+        self._make_directories()
+        return stage(stream, incoming=self._incoming, layer_path=self.layer_path)
+
+    def apply(self, chain_id: str, stream: Readable, *, diff_id: str = "", below: Sequence[str] = ()) -> Staged:
+        """Stage, verify and commit one layer. Raises: InvalidArgument when ``diff_id`` is another, and as `stage`."""
+        staged = self.stage(stream)
+        try:
+            if diff_id not in ("", staged.applied.diff_id):
+                raise InvalidArgument(f"layer {diff_id} does not match", why=f"its content is {staged.applied.diff_id}")
+            staged.commit(chain_id, below=below)
+        finally:
+            staged.discard()
+        return staged
+
+    def remove_layer(self, chain_id: str) -> bool:
+        return self._remove(self.layer_path(chain_id))
+
+    def layer_usage(self, chain_id: str) -> int:
+        """Bytes on disk of one layer."""
+        return _usage(self.layer_path(chain_id))
+
+    def list_layers(self) -> Iterator[str]:
+        return (f"sha256:{name}" for name in _names(self._layers))
+
+    # -- containers
+
+    def prepare(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
+        home = self._home(container_id)
+        top = self.layer_path(layers[-1])
+        try:
+            info = os.stat(top)
+        except FileNotFoundError:
+            raise _missing(layers[-1]) from None
+        try:
+            self._make_home(home)
+            # upper's own attributes are what the container sees as those of "/"
+            os.mkdir(f"{home}/upper", 0o755)
+            os.mkdir(f"{home}/work", 0o700)
+            os.chmod(f"{home}/upper", info.st_mode & 0o7777)
+            if info.st_uid or info.st_gid:
+                os.chown(f"{home}/upper", info.st_uid, info.st_gid)
+        except OSError as err:
+            raise disk_error(home, err) from err
+        return self._mount(home, layers, volatile=volatile)
+
+    def _make_home(self, home: str) -> None:
+        try:
+            os.mkdir(home, 0o700)
+        except FileNotFoundError:
+            self._make_directories()
+            os.mkdir(home, 0o700)
+        except FileExistsError:
+            raise Conflict(f"snapshot {os.path.basename(home)} exists already") from None
+
+    def mount_of(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
+        home = self._home(container_id)
+        if not os.path.isdir(f"{home}/upper"):
+            raise NotFound(f"no such snapshot: {container_id}")
+        self._clear_volatile_mark(home)
+        return self._mount(home, layers, volatile=volatile)
+
+    def _clear_volatile_mark(self, home: str) -> None:
+        """The kernel refuses a second mount after a volatile one, because a crash may have lost what was written.
+
+        Within one boot nothing is lost, since the page cache is still there. Raises: Unavailable after a crash.
+        """
+        try:
+            marked = os.stat(f"{home}/{_VOLATILE_MARK}/volatile", follow_symlinks=False).st_mtime
+        except OSError:
+            return
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        if marked < booted:
+            raise Unavailable(
+                f"cannot mount the file system of container {os.path.basename(home)[:12]}",
+                why="it was not kept on disk (--rm), and the machine stopped meanwhile",
+                hint="remove the container",
+            )
+        self.remove_directory(f"{home}/{_VOLATILE_MARK}")
+
+    def _mount(self, home: str, layers: Sequence[str], *, volatile: bool) -> Mount:
+        lower = [f"lowerdir+={self.layer_path(layer)}" for layer in reversed(layers)]
+        writable = [f"upperdir={home}/upper", f"workdir={home}/work", *(("volatile",) if volatile else ())]
+        return Mount(type="overlay", source="overlay", target="/", options=(*lower, *writable, *_GUARDS))
+
+    def plan_mount(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
+        """The mount that `prepare` would give; nothing is made."""
+        return self._mount(self._home(container_id), layers, volatile=volatile)
+
+    def directories_of(self, container_id: str, layers: Sequence[str]) -> tuple[str, ...]:
+        """What the container's root is made of, topmost first, for `cloison.snapshots.lookup`."""
+        return (f"{self._home(container_id)}/upper", *(self.layer_path(layer) for layer in reversed(layers)))
+
+    def remove(self, container_id: str) -> bool:
+        return self.remove_directory(self._home(container_id))
+
+    def remove_directory(self, path: str) -> bool:
+        """Remove a directory of ours that a container has filled; whether it was there.
+
+        Raises: Unavailable when something is still mounted below it, or the disk fails.
+        """
+        try:
+            parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            return remove_tree(parent_fd, os.path.basename(path))
+        except OSError as err:
+            busy = err.errno in (errno.EBUSY, errno.EXDEV)
+            why = "something is mounted in it" if busy else os.strerror(err.errno or 0).lower()
+            raise Unavailable(f"cannot remove {path}", why=why) from err
+        finally:
+            os.close(parent_fd)
+
+    def list_containers(self) -> Iterator[str]:
+        return iter(_names(self._containers))
+
+    def usage(self, container_id: str) -> int:
+        return _usage(f"{self._home(container_id)}/upper")
+
+    # -- inside
+
+    def sweep(self) -> int:
+        from cloison.snapshots.staging import sweep
+
+        return sweep(self._incoming)
+
+    def _remove(self, path: str) -> bool:
+        """Out of sight in one step, then removed: a crash in between leaves no half of a layer."""
+        self._make_directories()
+        gone = f"{self._incoming}/{os.urandom(8).hex()}.gone"
+        try:
+            os.rename(path, gone)
+        except FileNotFoundError:
+            return False
+        return self.remove_directory(gone)
+
+    def _home(self, container_id: str) -> str:
+        if not container_id or container_id.strip(_ID_LETTERS) or container_id[0] == ".":
+            raise InvalidArgument(f"invalid snapshot name: {container_id!r}")
+        return f"{self._containers}/{container_id}"
+
+    def _make_directories(self) -> None:
+        for path in (self._root, self._layers, self._containers, self._incoming):
+            make_private_directory(path)
+
+
+def _missing(chain_id: str) -> NotFound:
+    return NotFound(f"layer {chain_id} is missing", hint="remove the image and pull it again")
+
+
+def _usage(path: str) -> int:
+    from cloison.linux.trees import tree_usage
+
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return 0
+    try:
+        return tree_usage(fd)
+    finally:
+        os.close(fd)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,101 @@
+"""Fixtures of the tests that meet the kernel: own roots, the command, an image, and the leak check after every test.
+
+They need root; without it they are skipped, and the report says so (``-ra`` is on).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import Cloison, Roots, no_leak
+
+HERE = Path(__file__).parent
+BUSYBOX = Path("/bin/busybox")
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    reason = "needs root: namespaces, mounts and cgroups of the real kernel (run: sudo make test)"
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def roots() -> Iterator[Roots]:
+    """A data root and a run root of this test session; bridge, table and cgroup parents go with them."""
+    forwarding = FORWARDING.read_text()
+    own = Roots()
+    try:
+        yield own
+    finally:
+        Cloison(own).remove_all()
+        own.remove()
+        if FORWARDING.read_text() != forwarding:
+            FORWARDING.write_text(forwarding)
+
+
+@pytest.fixture(scope="session")
+def cloison(roots: Roots) -> Cloison:
+    """``cloison("run", "--rm", "busybox", "true") -> CompletedProcess``; ``cloison.ok(…) -> str``."""
+    return Cloison(roots)
+
+
+@pytest.fixture(scope="session")
+def busybox_tar() -> bytes:
+    """A root file system of one static program and its applets."""
+    if not BUSYBOX.exists():
+        pytest.skip("needs Debian's package busybox-static")
+    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for directory, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("var", 0o755)):
+            entry = tarfile.TarInfo(directory)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        tar.add(BUSYBOX, "bin/busybox", recursive=False)
+        for applet in applets:
+            if applet != "busybox":
+                entry = tarfile.TarInfo(f"bin/{applet}")
+                entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(entry)
+        passwd = (
+            b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nweb:x:1000:1000::/tmp:/bin/sh\n"
+        )
+        group = b"root:x:0:\nnogroup:x:65534:\nweb:x:1000:\nextra:x:2000:web\n"
+        for name, text in (("etc/passwd", passwd), ("etc/group", group)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def busybox_image(cloison: Cloison, busybox_tar: bytes) -> str:
+    """The image ``busybox:latest`` in the session's roots, made with ``cloison import``."""
+    changes = ["--change", "ENV PATH=/bin", "--change", 'CMD ["sh"]']
+    result = subprocess.run(
+        cloison.argv("import", *changes, "-", "busybox"), input=busybox_tar, capture_output=True,
+        env=cloison.roots.environ, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr.decode()
+    return "busybox"
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test that used the session's roots, the kernel holds what it held before."""
+    if "roots" not in request.fixturenames:
+        yield
+        return
+    with no_leak(request.getfixturevalue("roots")):
+        yield

@@ -1,0 +1,89 @@
+"""What ``run``, ``exec`` and ``ps`` may load, and what they may cost. Every module here is paid for on each command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from harness import Cloison
+
+# Cheap ones of the standard library; what an interpreter loads for itself is not counted. Not here, because each costs
+# more than a namespace: argparse asyncio collections contextlib dataclasses enum functools json logging pathlib re
+# signal socket subprocess tempfile threading typing. Before one is added: python -X importtime.
+ALLOWED = {
+    "_ctypes", "_json", "_locale", "_operator", "_posixshmem", "_random", "_signal", "_socket", "_stat", "_struct",
+    "array", "binascii", "errno", "fcntl", "grp", "itertools", "math", "posixpath", "pwd", "resource", "select", "stat",
+    "struct", "termios", "time", "tty", "zlib",
+}  # fmt: skip
+
+# What the installed console command does
+ENTRY = "import sys; from cloison.__main__ import main; sys.exit(main())"
+CPU_RATIO = 4.0  # of `python -I -S -c pass`: an interpreter's bare start is the unit of every machine
+
+
+def loaded(argv: list[str], environ: dict[str, str]) -> set[str]:
+    """Names of all modules that a Python command imports, by the interpreter's own account."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *argv], capture_output=True, text=True, env=environ, timeout=60,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {row.rpartition("|")[2].strip() for row in rows[1:]}
+
+
+@pytest.fixture
+def target(cloison: Cloison, busybox_image: str) -> Iterator[str]:
+    cloison.ok("run", "-d", "--name", "budget", "--network", "none", busybox_image, "sleep", "300")
+    yield "budget"
+    cloison.ok("rm", "-f", "budget")
+
+
+HOT = {
+    "run, no network": ["run", "--rm", "--network", "none", "busybox", "true"],
+    "run, bridge": ["run", "--rm", "-p", "127.0.0.1:0:80", "-m", "64m", "busybox", "true"],
+    "run -d": ["run", "-d", "--rm", "--network", "none", "busybox", "true"],
+    "exec": ["exec", "budget", "true"],
+    "ps": ["ps"],
+}
+
+
+@pytest.mark.parametrize("verb", HOT)
+def test_a_hot_verb_loads_cheap_modules_only(cloison: Cloison, target: str, verb: str) -> None:
+    cloison.ok(*HOT[verb])  # bytecode, filter cache and bridge exist from now on
+    base = loaded(["-c", "pass"], cloison.roots.environ)
+    modules = loaded(["-c", ENTRY, *HOT[verb]], cloison.roots.environ) - base
+    strangers = {name for name in modules if name.partition(".")[0] not in ALLOWED | {"cloison"}}
+    assert not strangers, "not on the list of cheap modules"
+    assert "cloison.cli" in modules  # the measurement itself works
+
+
+def test_importing_the_package_loads_next_to_nothing(cloison: Cloison) -> None:
+    base = loaded(["-c", "pass"], cloison.roots.environ)
+    assert len(loaded(["-c", "import cloison"], cloison.roots.environ) - base) <= 3
+
+
+def cpu_s(argv: list[str], environ: dict[str, str]) -> float:
+    """CPU seconds of one command and of what it waited for."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        streams = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1)]
+        pid = os.posix_spawn(argv[0], argv, environ, file_actions=streams)
+        _, status, usage = os.wait4(pid, 0)
+    finally:
+        os.close(null)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("verb", HOT)
+def test_a_hot_verb_costs_a_few_bare_interpreters_of_cpu_time(cloison: Cloison, target: str, verb: str) -> None:
+    """The minimum of several runs: a busy machine makes everything slower, never faster."""
+    bare = min(cpu_s([sys.executable, "-I", "-S", "-c", "pass"], {}) for _ in range(10))
+    argv = [sys.executable, "-S", "-c", ENTRY, *HOT[verb]]
+    ours = min(cpu_s(argv, cloison.roots.environ) for _ in range(10))
+    assert ours < CPU_RATIO * bare, f"{ours * 1e3:.1f} ms against {bare * 1e3:.1f} ms"
