@@ -33,12 +33,14 @@ enum {
 struct launch;
 struct op;
 
+typedef int operation(struct launch *, const struct op *);
+
 struct verb {
 	const char *name;
 	int arguments;     /* exact, or AT_LEAST(n) */
 	char side;         /* B before the clone, P parent, C child, M monitor */
 	const char *types; /* one letter an argument, the last one repeats: t text, n decimal, u id, o octal, h hex, f descriptor */
-	int (*run)(struct launch *, const struct op *);
+	operation *run;
 };
 
 struct op {
@@ -155,7 +157,6 @@ bool owns_descriptor(const struct launch *l, int fd);
 int fail(struct launch *l, const char *call, const char *path);
 int refuse(struct launch *l, int error, const char *call, const char *path);
 void copy_text(char *to, size_t size, const char *from);
-int parse_namespace(const char *word);
 void mark_close_on_exec(unsigned first);
 
 /* paths.c: names inside the root, resolved by the kernel, never by us */
@@ -184,22 +185,15 @@ int legacy_mount(struct launch *l, const struct op *op, int target);
 int legacy_overlay(struct launch *l, const struct op *op);
 char *fd_path(char path[static 40], int fd);
 
-/* ops_*.c; each function carries out the verb of its name */
-int op_root_overlay(struct launch *, const struct op *), op_root_bind(struct launch *, const struct op *);
-int op_mount(struct launch *, const struct op *), op_bind(struct launch *, const struct op *);
-int op_bind_fd(struct launch *, const struct op *), op_propagation(struct launch *, const struct op *);
-int op_readonly_root(struct launch *, const struct op *), op_pivot_root(struct launch *, const struct op *);
-int op_directory(struct launch *, const struct op *), op_symlink(struct launch *, const struct op *);
-int op_device(struct launch *, const struct op *), op_console(struct launch *, const struct op *);
-int op_mask(struct launch *, const struct op *), op_readonly_path(struct launch *, const struct op *);
-int op_terminal(struct launch *, const struct op *), op_umask(struct launch *, const struct op *);
-int op_bounding(struct launch *, const struct op *), op_user(struct launch *, const struct op *);
-int op_become(struct launch *, const struct op *), op_capabilities(struct launch *, const struct op *);
-int op_no_new_privs(struct launch *, const struct op *), op_seccomp(struct launch *, const struct op *);
-int op_rlimit(struct launch *, const struct op *), op_keyring(struct launch *, const struct op *);
-int op_cwd(struct launch *, const struct op *), op_death_signal(struct launch *, const struct op *);
-int op_await_start(struct launch *, const struct op *), op_init(struct launch *, const struct op *);
-int op_env(struct launch *, const struct op *), op_exec(struct launch *, const struct op *);
+/* ops_*.c: each function carries out the verb of its name */
+operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_cgroup_fd, op_stdio, op_setgroups_deny,
+	op_uid_map, op_gid_map, op_cgroup_join, op_await_parent, op_join_namespaces, op_join_namespace, op_unshare,
+	op_loopback_up, op_send_netlink, op_hostname, op_domainname, op_sysctl, op_oom_score_adj, op_client, op_listen,
+	op_keep, op_log, op_relay, op_exit_file, op_exit_stat, op_reap, op_root_overlay, op_root_bind, op_mount, op_bind,
+	op_bind_fd, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
+	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
+	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_init, op_env,
+	op_exec;
 
 /* child.c */
 int start_child(struct launch *l);

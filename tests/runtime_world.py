@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from cloison.linux import cgroups
+from cloison.linux.capabilities import mask_of
 from cloison.model.container import Stdio
 from cloison.model.mount import Mount
 from cloison.oci.runtime import Linux, Process, Root, Spec
-from cloison.runtime import defaults, launcher, sysctls
+from cloison.runtime import defaults, launcher, seccomp_cache, sysctls
 from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.exits import Exit
-from cloison.runtime.facts import read_facts
+from cloison.runtime.facts import HostFacts, read_facts
 from cloison.runtime.launch import launch
 from cloison.runtime.session import Message, Session, reap_children
 
 BUSYBOX = "/bin/busybox"
-ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
 PIPES = Stdio()
 
 MARKS = [
@@ -89,6 +89,13 @@ def children() -> list[int]:
     return [int(pid) for pid in listed if "cloison" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
+def default_filter(staging: str, facts: HostFacts) -> bytes:
+    """The filter of a container with default capabilities, compiled once for all tests."""
+    mask = mask_of(defaults.capabilities(facts=facts).bounding)
+    cache = os.path.join(os.path.dirname(staging), "seccomp")
+    return Path(seccomp_cache.default_filter(cache, capabilities_mask=mask)).read_bytes()
+
+
 class World:
     """How one container is started in these tests; fields are changed by the tests that care."""
 
@@ -97,7 +104,7 @@ class World:
         self.root = Root(mount=Mount(type="bind", source=root, target="/"))
         self.around = Surroundings(
             placement=cgroups.Placement(), staging=staging, layout=cgroups.read_layout(), facts=self.facts,
-            seccomp=ALLOW_ALL, keyring="cloison-test",
+            seccomp=default_filter(staging, self.facts), keyring="cloison-test",
         )  # fmt: skip
         self.mounts = defaults.mounts()
         self.namespaces = defaults.namespaces(facts=self.facts)

@@ -48,7 +48,7 @@ def forwarding() -> Iterator[None]:
 
 
 @pytest.fixture
-def roots() -> Iterator[Roots]:
+def own_roots() -> Iterator[Roots]:
     own = Roots()
     try:
         yield own
@@ -58,8 +58,8 @@ def roots() -> Iterator[Roots]:
 
 
 @pytest.fixture
-def settings(roots: Roots) -> Settings:
-    return roots.settings
+def settings(own_roots: Roots) -> Settings:
+    return own_roots.settings
 
 
 def leftovers(settings: Settings) -> list[str]:
@@ -74,8 +74,11 @@ def leftovers(settings: Settings) -> list[str]:
     return found
 
 
-def child(code: str, settings: Settings, *words: str) -> subprocess.Popen[str]:
-    """Another process that uses the same roots; it has ``settings`` and the room's names."""
+ENVIRON = {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+def program(code: str, settings: Settings, *words: str) -> list[str]:
+    """The command line of a process that uses the same roots; it has ``settings`` and the room's names."""
     head = (
         "import os, sys, signal\n"
         "from cloison.model.settings import Settings\n"
@@ -84,8 +87,11 @@ def child(code: str, settings: Settings, *words: str) -> subprocess.Popen[str]:
         f"settings = Settings(data_root={settings.data_root!r}, run_root={settings.run_root!r},"
         f" instance={settings.instance!r}, subnet={settings.subnet!r})\n"
     )
-    argv = [sys.executable, "-c", head + code, *words]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)})
+    return [sys.executable, "-c", head + code, *words]
+
+
+def child(code: str, settings: Settings, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(program(code, settings, *words), stdout=subprocess.PIPE, text=True, env=ENVIRON)
 
 
 def outputs(children: list[subprocess.Popen[str]]) -> list[str]:
@@ -128,8 +134,8 @@ def test_two_engines_that_start_at_once_choose_different_subnets() -> None:
             pair.remove()
 
 
-def test_a_chosen_subnet_is_remembered_over_a_reboot_unless_somebody_else_has_it_now(roots: Roots) -> None:
-    engine = settings_for({}, data_root=roots.data_root, run_root=roots.run_root)
+def test_a_chosen_subnet_is_remembered_over_a_reboot_unless_somebody_else_has_it_now(own_roots: Roots) -> None:
+    engine = settings_for({}, data_root=own_roots.data_root, run_root=own_roots.run_root)
     first = bridge.ensure_bridge(engine)
 
     def reboot() -> None:
@@ -144,7 +150,7 @@ def test_a_chosen_subnet_is_remembered_over_a_reboot_unless_somebody_else_has_it
     assert bridge.ensure_bridge(engine).subnet == later
     reboot()
     name = "t" + engine.instance[-6:]
-    subprocess.run(["ip", "link", "add", name, "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
     try:
         subprocess.run(["ip", "address", "add", "10.239.7.1/24", "dev", name], check=True)
         assert bridge.ensure_bridge(engine).subnet not in ("", later)
@@ -173,18 +179,18 @@ def test_a_subnet_that_makes_no_sense_is_refused_and_nothing_is_made(settings: S
     assert settings.bridge not in link_names()
 
 
-def test_an_ordinary_user_is_told_that_rights_are_missing(roots: Roots) -> None:
-    for path in (roots.run_root, roots.data_root):
+def test_an_ordinary_user_is_told_that_rights_are_missing(own_roots: Roots) -> None:
+    for path in (own_roots.run_root, own_roots.data_root):
         os.chown(path, 65534, 65534)
     code = (
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: bridge.ensure_bridge(settings)\n"
         "except Exception as err: print(type(err).__name__, '|', err, '|', err.hint)\n"
     )
-    (said,) = outputs([child(code, roots.settings)])
+    (said,) = outputs([child(code, own_roots.settings)])
     kind, what, hint = said.split(" | ")
     assert kind == Denied.__name__
-    assert f"bridge {roots.settings.bridge}" in what
+    assert f"bridge {own_roots.settings.bridge}" in what
     assert hint == "run as root"
 
 
@@ -357,7 +363,7 @@ def test_a_container_connects_again_while_its_last_namespace_is_still_there(sett
         bridge.disconnect(settings, second, container_id=identifier(1), wait=True)
 
 
-def test_a_sweep_releases_what_the_dead_hold_and_nothing_else(settings: Settings, roots: Roots) -> None:
+def test_a_sweep_releases_what_the_dead_hold_and_nothing_else(settings: Settings) -> None:
     port = free_port()
     with space() as dead, space() as living:
         lost = bridge.lease(settings, container_id=identifier(1), ports=(publish(port), publish(0, address="127.0.0.1")))
@@ -394,7 +400,7 @@ def test_one_engines_sweep_and_removal_leave_another_engine_alone(settings: Sett
             kept = bridge.lease(other, container_id=identifier(1), ports=(publish(0),))
             bridge.connect(other, kept, namespace_socket=own.netlink)
             before = leftovers(other)
-            bridge.lease(settings, container_id=identifier(1))
+            bridge.lease(settings, container_id=identifier(2))
             assert bridge.sweep(settings, alive=set()) == 1
             bridge.remove_all(settings)
             assert leftovers(other) == before
@@ -431,12 +437,9 @@ def test_wherever_a_process_is_killed_a_sweep_leaves_nothing(settings: Settings)
     steps = 0
     for steps in range(100):
         with space() as own:
-            os.set_inheritable(own.netlink, True)
-            argv = child(_KILLED, settings, str(steps), str(own.netlink)).args
-            assert isinstance(argv, list)
             done = subprocess.run(
-                argv, pass_fds=[own.netlink], capture_output=True, text=True, timeout=60,
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                program(_KILLED, settings, str(steps), str(own.netlink)), pass_fds=[own.netlink], capture_output=True,
+                text=True, timeout=60, env=ENVIRON,
             )  # fmt: skip
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
             bridge.sweep(settings, alive=set())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -229,6 +231,19 @@ def test_eight_threads_of_a_large_program_launch_side_by_side(world: World) -> N
         thread.join()
     assert sorted(codes) == list(range(40))
     assert len(heap) == 200 << 20
+
+
+def test_a_program_without_standard_streams_can_launch(world: World) -> None:
+    script = f"""
+import os, sys
+sys.path[:0] = {[*sys.path]!r}
+for fd in (0, 1, 2):
+    os.close(fd)
+from runtime_world import World
+with World({world.root.mount.source!r}, {world.around.staging!r}).start("sh", "-c", "exit 7") as session:
+    os._exit(session.wait(30).exit_code)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 7
 
 
 def test_the_same_descriptor_may_serve_as_two_streams(world: World) -> None:

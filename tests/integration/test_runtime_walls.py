@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from pathlib import Path
+
+import pytest
 
 import runtime_world
+from cloison.errors import LaunchFailed
 from cloison.linux import cgroups, proc
 from cloison.model.container import Resources, Stdio
-from cloison.oci.runtime import Namespace, User
+from cloison.model.mount import Mount
+from cloison.oci.runtime import User
 from cloison.runtime import defaults
-from cloison.runtime.compile import plan_exec
+from cloison.runtime.compile import plan_exec, plan_launch
 from cloison.runtime.launch import launch
 from cloison.runtime.monitor import MonitorPlan
-from runtime_world import ALLOW_ALL, MARKS, World, expect, read_to_end
+from runtime_world import MARKS, World, expect, read_to_end
 
 pytestmark = MARKS
 busybox_root = runtime_world.busybox_root
@@ -94,7 +99,7 @@ def test_a_second_command_joins_a_running_container_with_the_same_walls(world: W
         script = "ls /dev/shm; hostname; grep Seccomp: /proc/self/status; ls /proc/self/fd; echo $$ $PPID"
         ops = plan_exec(
             world.process("sh", "-c", script), pidfd=pidfd, placement=cgroups.Placement(), stdio=Stdio(),
-            facts=world.facts, seccomp=ALLOW_ALL, keyring="cloison-test",
+            facts=world.facts, seccomp=world.around.seccomp, keyring="cloison-test",
             monitor=MonitorPlan(await_start="client"),
         )  # fmt: skip
         with launch(ops) as joined:
@@ -149,5 +154,49 @@ def test_shared_namespaces_are_the_hosts(world: World) -> None:
     world.namespaces = tuple(n for n in world.namespaces if n.type in ("mount", "pid", "cgroup", "uts"))
     for kind in ("net", "ipc"):
         assert world.output("readlink", f"/proc/self/ns/{kind}").strip() == os.readlink(f"/proc/self/ns/{kind}")
-    own = Namespace(type="network")
-    assert own not in world.namespaces
+
+
+def test_the_default_filter_stops_what_would_widen_the_attack_surface_and_nothing_ordinary(world: World) -> None:
+    script = "unshare -U true && echo a; mount -t tmpfs x /tmp && echo b; dmesg && echo c; echo end"
+    assert world.output("sh", "-c", f"({script}) 2>/dev/null") == "end\n"
+
+
+def test_an_overlay_root_is_made_of_its_layers_and_keeps_writes_to_itself(world: World, tmp_path: Path) -> None:
+    for name in ("upper", "work", "extra"):
+        tmp_path.joinpath(name).mkdir()
+    tmp_path.joinpath("extra", "marker").write_text("from the top layer")
+    options = (
+        f"lowerdir+={tmp_path}/extra", f"lowerdir+={world.root.mount.source}", f"upperdir={tmp_path}/upper",
+        f"workdir={tmp_path}/work", "volatile", "index=off",
+    )  # fmt: skip
+    world.root = world.root.replace(mount=Mount(type="overlay", source="overlay", target="/", options=options))
+    assert world.output("sh", "-c", "cat /marker; echo mine > /srv/mine") == "from the top layer"
+    assert tmp_path.joinpath("upper", "srv", "mine").read_text() == "mine\n"
+    assert not os.path.exists(f"{world.root.mount.source}/srv/mine")
+
+
+def test_a_working_directory_is_made_when_the_image_lacks_it_and_never_outside_of_the_root(world: World) -> None:
+    assert world.output("pwd", cwd="/srv/new/deep") == "/srv/new/deep\n"
+    for number in (3, 4, 5, 10):
+        with world.start("true", cwd=f"/proc/self/fd/{number}") as session, pytest.raises(LaunchFailed):
+            session.wait(30)
+
+
+def test_privileged_containers_see_no_masks_yet_have_their_own_namespaces(world: World) -> None:
+    world.mounts = defaults.mounts(privileged=True)
+    process = world.process(
+        "sh", "-c", "grep -c . /proc/kallsyms; hostname inner && hostname; grep CapEff /proc/self/status",
+        capabilities=defaults.capabilities(facts=world.facts, privileged=True), no_new_privileges=False,
+    )  # fmt: skip
+    spec = world.spec("true")
+    spec = spec.replace(process=process, linux=spec.linux.replace(masked_paths=(), readonly_paths=()))
+    around = world.around.replace(seccomp=b"", monitor=MonitorPlan(await_start="client"))
+    with launch(plan_launch(spec, around=around, stdio=Stdio())) as session:
+        session.attach(stdout=True, stderr=True)
+        session.start()
+        text, ended = read_to_end(session)
+    assert ended.exit_code == 0, text
+    symbols, name, rights = text.decode().splitlines()
+    assert int(symbols) > 1000
+    assert name == "inner" != os.uname().nodename
+    assert int(rights.split()[1], 16) == world.facts.permitted

@@ -113,3 +113,19 @@ def test_importing_the_package_loads_nothing_else() -> None:
     code = "import sys; old = set(sys.modules); import cloison; print(sorted(set(sys.modules) - old))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(eval(shown)) <= {"cloison", "__future__"}
+
+
+def test_the_engine_tells_its_networks_and_system(settings: Settings) -> None:
+    with cloison.Engine(settings).containers.run(
+        cloison.ContainerSpec(image="busybox", command=("sleep", "60"), auto_remove=True),
+        stdio=cloison.Stdio(detached=True),
+    ) as session:
+        engine = cloison.Engine(settings)
+        bridge = engine.networks.find("bridge")
+        address = engine.containers.find(session.id).attachment
+        assert address is not None
+        assert (session.id, address.address) in bridge.addresses
+        assert engine.system.info()["ContainersRunning"] == 1
+        engine.containers.remove(session.id, force=True)
+    with pytest.raises(NotFound):
+        engine.networks.find("no-such")

@@ -70,6 +70,11 @@ def test_a_failed_operation_is_told_with_its_arguments_call_path_and_errno() -> 
     assert type(error) is LaunchFailed
 
 
+def test_a_process_that_died_without_a_word_is_told_with_the_operation_it_was_at() -> None:
+    error = failure("0", "mount", "child", "0", "", "killed:9")
+    assert str(error).startswith("cannot mount tmpfs on /dev: the container's first process was killed by signal 9")
+
+
 def test_a_symlink_in_the_way_is_explained() -> None:
     assert "symlink" in failure("0", "mount", "openat2", str(errno.ELOOP), "/dev", "").hint
 

@@ -14,7 +14,7 @@ import classic_bpf as bpf
 from cloison.errors import InvalidArgument
 from cloison.linux import seccomp
 from cloison.linux.capabilities import CAPABILITIES, mask_of
-from cloison.linux.seccomp import compile_profile, errno_action
+from cloison.linux.seccomp import Condition, Profile, Rule, compile_profile, errno_action
 from cloison.runtime import seccomp_cache
 from cloison.runtime.seccomp_cache import custom_filter, default_filter
 from cloison.runtime.seccomp_profile import default_profile
@@ -23,7 +23,7 @@ SOURCES = Path(seccomp_cache.__file__).parents[2]
 
 # The programs that PROFILE_VERSION stands for: whoever changes the profile or the compiler raises the one and this.
 VERSION = 1
-DIGEST = "8a77641813d1a6a4dfefb62189cd0abb9e2aed107a674ee0396fbc0b7a0c4325"
+DIGEST = "8954071aa6103b9fb571c39005246fa66cf7227e0ffa3640680258a4ffb667dd"
 
 
 def test_a_changed_profile_has_a_new_version() -> None:
@@ -32,6 +32,10 @@ def test_a_changed_profile_has_a_new_version() -> None:
         for machine in ("x86_64", "aarch64")
         for mask in (0, mask_of(CAPABILITIES), *(1 << bit for bit in range(len(CAPABILITIES))))
     )
+    operators = ("==", "!=", "<", "<=", ">", ">=")
+    conditions = [Condition(argument=2, operator=op, value=v) for op in operators for v in (7, 7 << 40)]
+    custom = tuple(Rule(names=("read", "socket"), action=0, conditions=(condition,)) for condition in conditions)
+    everything += compile_profile(Profile(default=seccomp.ALLOW, rules=custom), architecture="x86_64")
     found = hashlib.sha256(everything).hexdigest()
     hint = "raise PROFILE_VERSION, then VERSION and DIGEST here"
     assert (seccomp_cache.PROFILE_VERSION, found) == (VERSION, DIGEST), hint

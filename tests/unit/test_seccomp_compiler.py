@@ -20,7 +20,7 @@ FULL = (1 << 64) - 1
 COMPARE = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-NAMES = ["read", "write", "openat", "getppid", "mmap", "statx", "mseal"]  # none has an int argument in the table
+NAMES = ["read", "write", "rename", "getppid", "mmap", "statx", "mseal"]  # none has an int argument in the table
 WORDS = st.one_of(
     st.integers(0, 3), st.integers(0, FULL), st.sampled_from([1 << 31, (1 << 32) - 1, 1 << 32, FULL, 5 << 32 | 7])
 )

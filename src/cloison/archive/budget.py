@@ -58,6 +58,8 @@ class DiskReserve:
         free = room.f_bavail * room.f_frsize
         if room.f_blocks and free - count < min(64 * _MIB, room.f_blocks * room.f_frsize // 64):
             raise Unavailable(
-                "cannot unpack the layer", why="no space left on device", hint="free some space, or set --data-root elsewhere"
+                "cannot unpack the layer",
+                why="no space left on device",
+                hint="free some space, or set --data-root elsewhere",
             )
         self._until_look = min(self._STEP, free // 8)

@@ -137,7 +137,8 @@ class _Inflating:
 def _decoder_errors(kind: str) -> type[Exception]:
     """The exception of a decoder's own module: it is loaded once its kind is met."""
     if kind == "zstd":
-        return _zstd_module().ZstdError
+        error: type[Exception] = _zstd_module().ZstdError
+        return error
     if kind == "xz":
         import lzma
 
@@ -170,15 +171,17 @@ def _zstd_module() -> ModuleType:
     try:
         return importlib.import_module("backports.zstd")
     except ImportError:
-        raise Unsupported("cannot read zstd data", why="no decoder is installed", hint="pip install backports.zstd") from None
+        raise Unsupported(
+            "cannot read zstd data", why="no decoder is installed", hint="pip install backports.zstd"
+        ) from None
 
 
 def _gzip_error() -> type[Exception]:
     try:
-        from isal.igzip_lib import IsalError
+        error: type[Exception] = importlib.import_module("isal.igzip_lib").IsalError
     except ImportError:
         return zlib.error
-    return IsalError
+    return error
 
 
 def _new_gzip_member() -> _Decoder:

@@ -16,8 +16,9 @@ EXTENSIONS = (GNU_LONG_NAME, GNU_LONG_LINK, PAX, PAX_GLOBAL)
 
 # everything that has content is a regular file: "\0" is V7's, "7" is contiguous
 _KINDS = {
-    b"0": FILE, b"\0": FILE, b"7": FILE, b"1": LINK, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK_DEVICE, b"5": DIRECTORY,
-    b"6": FIFO, b"S": GNU_SPARSE, b"L": GNU_LONG_NAME, b"K": GNU_LONG_LINK, b"x": PAX, b"g": PAX_GLOBAL,
+    b"0": FILE, b"\0": FILE, b"7": FILE, b"1": LINK, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK_DEVICE,
+    b"5": DIRECTORY, b"6": FIFO, b"S": GNU_SPARSE, b"L": GNU_LONG_NAME, b"K": GNU_LONG_LINK, b"x": PAX,
+    b"g": PAX_GLOBAL,
 }  # fmt: skip
 _OCTAL = b"01234567"
 _USTAR = b"ustar\0"
@@ -32,7 +33,8 @@ class Entry:
     """One member. Mutable while it is being read; plain slots, since a layer has 100,000 of them."""
 
     __slots__ = (
-        "extents", "gid", "kind", "link", "major", "minor", "mode", "mtime_ns", "name", "real_size", "size", "uid", "xattrs",
+        "extents", "gid", "kind", "link", "major", "minor", "mode", "mtime_ns", "name", "real_size", "size", "uid",
+        "xattrs",
     )  # fmt: skip
 
     name: bytes  # as written; never empty

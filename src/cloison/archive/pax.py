@@ -44,7 +44,10 @@ def parse_records(data: bytes) -> Records:
 
 
 def check_global(records: Records) -> Records:
-    """The records of a global header that matter here. Raises: InvalidArgument for one that cannot be meant for all members."""
+    """The records of a global header that matter here.
+
+    Raises: InvalidArgument for one that cannot be meant for all members.
+    """
     for key, _value in records:
         if key in _NEVER_GLOBAL or key.startswith((_SPARSE, _XATTR)):
             raise bad_archive(f"global extended header sets {shown(key)}")

@@ -1,4 +1,4 @@
-"""The directories of a layer while it is being filled: opened inside the root, made where missing, replaced where in the way.
+"""The directories of a layer while it is being filled: opened inside the root, made where missing.
 
 Everything is done in a directory that nobody else knows yet, through descriptors that `open_in_root` gave: whatever
 links an archive has made, nothing outside the root can be reached. Whiteouts are kept the way overlay reads them.
@@ -28,7 +28,7 @@ _MAX_REMEMBERED_BYTES = 64 << 20
 def split_member(name: bytes, limits: Limits) -> tuple[bytes, bytes]:
     """Parent and last component of a member's name, relative to the root; both empty for the root itself.
 
-    Absolute names are taken as relative, as every tar does. Raises: InvalidArgument for ``..`` and for what is too long.
+    Absolute names are taken as relative, as every tar does. Raises: InvalidArgument for ``..`` and for excess length.
     """
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if not parts:
@@ -55,7 +55,10 @@ class LayerTree:
         self._open: dict[bytes, int] = {}
 
     def directory(self, path: bytes, *, hops: int = 0) -> int:
-        """The directory ``path`` ("" is the root), made with its parents where it is missing. Raises: InvalidArgument, OSError."""
+        """The directory ``path`` ("" is the root), made with its parents where it is missing.
+
+        Raises: InvalidArgument, OSError.
+        """
         if not path:
             return self.root_fd
         fd = self._open.get(path)

@@ -1,8 +1,8 @@
 """A layer's tar stream -> a directory, through descriptors only.
 
-Each member: its parent is opened inside the root (openat2), the name is made there exclusively and never through a link,
-owner, mode, xattrs and times are set on the new object. Nothing is looked up by a path that could mean something else
-by then. Order of the attributes: owner first, because chown(2) clears setuid bits and file capabilities.
+Each member: its parent is opened inside the root (openat2), the name is made there exclusively and never through a
+link, owner, mode, xattrs and times are set on the new object. Nothing is looked up by a path that could mean something
+else by then. Order of the attributes: owner first, because chown(2) clears setuid bits and file capabilities.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _Unpacker:
         os.ftruncate(fd, real_size)
 
     def _set_xattrs(self, fd: int, entry: Entry) -> None:
-        """``user.*`` and file capabilities; all else is the host's business, and overlay's own would steer the mount."""
+        """``user.*`` and file capabilities; the rest is the host's business, overlay's own would steer the mount."""
         for name, value in entry.xattrs.items():
             if len(value) > _MAX_XATTR_BYTES or b"\0" in name:
                 raise bad_archive(f"an extended attribute of {shown(entry.name)} is malformed")

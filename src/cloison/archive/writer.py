@@ -26,7 +26,15 @@ _MAX_OCTAL11 = 0o77777777777
 
 
 def new_entry(
-    name: bytes, kind: bytes, *, mode: int, uid: int = 0, gid: int = 0, mtime_ns: int = 0, link: bytes = b"", size: int = 0
+    name: bytes,
+    kind: bytes,
+    *,
+    mode: int,
+    uid: int = 0,
+    gid: int = 0,
+    mtime_ns: int = 0,
+    link: bytes = b"",
+    size: int = 0,
 ) -> Entry:
     """A member to be written; the root is ``./``."""
     entry = Entry()
@@ -91,7 +99,9 @@ def _records(entry: Entry) -> bytes:
         values.append((b"linkpath", entry.link))
     if entry.size > _MAX_OCTAL11:
         values.append((b"size", b"%d" % entry.size))
-    values += [(key, b"%d" % number) for key, number in ((b"uid", entry.uid), (b"gid", entry.gid)) if number > _MAX_OCTAL7]
+    values += [
+        (key, b"%d" % number) for key, number in ((b"uid", entry.uid), (b"gid", entry.gid)) if number > _MAX_OCTAL7
+    ]
     if fraction or not 0 <= seconds <= _MAX_OCTAL11:
         values.append((b"mtime", _render_time(entry.mtime_ns)))
     values += [(b"SCHILY.xattr." + name, value) for name, value in sorted(entry.xattrs.items())]

@@ -12,7 +12,6 @@ from cloison.engine import creating
 from cloison.errors import NotFound
 from cloison.linux import cgroups
 from cloison.model.container import ContainerState
-from cloison.networks import bridge
 from cloison.runtime.session import parse_exit
 from cloison.store.atomic import read_file
 from cloison.store.containers import ContainerStore
@@ -61,6 +60,8 @@ def clean_up(record: ContainerRecord, running: Running, *, settings: Settings, s
         store.save_state(record, state, durable=True)
     cgroups.remove(cgroups.read_layout(), running.cgroup)
     if running.attachment is not None:
+        from cloison.networks import bridge
+
         bridge.disconnect(settings, running.attachment, container_id=record.id)
     if keep:
         store.forget_run(record.id)
@@ -128,6 +129,8 @@ def sweep(settings: Settings) -> int:
         if not store.monitor_lives(container_id) and not store.operation_runs(container_id):
             swept += _sweep_one(container_id, settings=settings, store=store)
     if swept:
+        from cloison.networks import bridge
+
         bridge.sweep(settings, alive=store.run_ids())
     return swept
 

@@ -8,11 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.engine.containers import Containers
     from cloison.engine.images import Images
+    from cloison.engine.networks import Networks
     from cloison.engine.system import System
 
 
 class Engine:
-    """Containers, images and the system of one pair of roots. Thread-safe: nothing in it changes after ``__init__``."""
+    """Containers, images, networks and the system of one pair of roots. Thread-safe: nothing in it changes after ``__init__``."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         """Touches nothing yet: the roots are made by the first use-case that needs them."""
@@ -29,6 +30,12 @@ class Engine:
         from cloison.engine.images import Images
 
         return Images(self.settings)
+
+    @property
+    def networks(self) -> Networks:
+        from cloison.engine.networks import Networks
+
+        return Networks(self.settings)
 
     @property
     def system(self) -> System:

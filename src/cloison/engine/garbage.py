@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def collect(settings: Settings, *, store: ImageStore, containers: ContainerStore) -> None:
-    """Mark from images and containers, sweep layers and blobs; the caller keeps everybody else from adding or removing."""
+    """Mark from images and containers, sweep layers and blobs; the caller keeps others from adding or removing."""
     blobs = Blobs(settings.data_root)
     snapshots = Overlay(settings.data_root)
     blobs.sweep()

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 # made from this machine's own programs at first use, so that a first `run` needs no network
 HOST_BASE = "host/base"
+_EPOCH = "1970-01-01T00:00:00Z"  # no clock: the same programs give the same image
 _HOST_BASE_CANONICAL = "docker.io/host/base:latest"
 
 
 class Images:
-    """Every method names an image by reference, id or unique id prefix; safe to call from many threads and processes."""
+    """Every method takes a reference, an id or a unique id prefix; safe to call from many threads and processes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -96,9 +97,7 @@ class Images:
         news = progress or NoProgress()
         with self._bringing():
             before = self._present(reference.canonical, "")
-            fetched = fetch(
-                reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news
-            )
+            fetched = fetch(reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news)
             stored = StoredImage(
                 manifest_digest=fetched.manifest_digest, config_digest=fetched.config_digest, config=fetched.config,
                 layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
@@ -142,7 +141,10 @@ class Images:
         named = _local_name(reference) if reference else ""
         with self._bringing():
             blobs = self._blobs
-            layer = store_directory(source, blobs=blobs) if isinstance(source, str) else store_stream(source, blobs=blobs)
+            if isinstance(source, str):
+                layer = store_directory(source, blobs=blobs)
+            else:
+                layer = store_stream(source, blobs=blobs)
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             return self._publish_layer(layer, config, named, created=created, comment=message)
 
@@ -158,7 +160,7 @@ class Images:
         with self._bringing():
             layer = store_host_layer(commands, blobs=self._blobs)
             config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
-            return self._publish_layer(layer, config, named, created="1970-01-01T00:00:00Z", comment="from this machine")
+            return self._publish_layer(layer, config, named, created=_EPOCH, comment="from this machine")
 
     def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
         """`host/base`, made when it is missing; several first users wait for one maker."""

@@ -14,7 +14,6 @@ from cloison.engine import ending, hostfiles, specs
 from cloison.errors import CloisonError, CommandNotFound, CommandNotInvocable, Conflict, Internal
 from cloison.linux import cgroups, proc
 from cloison.model.container import Attachment, ContainerState
-from cloison.networks import bridge
 from cloison.runtime import launch, plan
 from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.facts import read_facts
@@ -107,6 +106,8 @@ class _Start:
         return directory
 
     def _lease(self) -> Attachment:
+        from cloison.networks import bridge
+
         ports = specs.published_ports(self._record)
         attachment = bridge.lease(self._settings, container_id=self._record.id, ports=ports)
         self._note(attachment=attachment)
@@ -166,14 +167,20 @@ class _Start:
                     return
                 elif message.kind == "closed":
                     raise Internal("the container could not be started", why="its monitor ended without a word")
-                if socket >= 0 and self._running.pid and self._running.attachment is not None:
-                    bridge.connect(self._settings, self._running.attachment, namespace_socket=socket)
+                if socket >= 0 and self._running.pid:
+                    self._connect(socket)
                     os.close(socket)
                     socket = -1
                     session.start()
         finally:
             if socket >= 0:
                 os.close(socket)
+
+    def _connect(self, namespace_socket: int) -> None:
+        from cloison.networks import bridge
+
+        if self._running.attachment is not None:
+            bridge.connect(self._settings, self._running.attachment, namespace_socket=namespace_socket)
 
     def undo(self, err: BaseException) -> None:
         """Leave nothing: neither process, cgroup, link, lease nor, with --rm, the container."""

@@ -1,4 +1,4 @@
-"""From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, then published.
+"""From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, published.
 
 Nothing is visible before everything is right, and on disk: layers appear under their chain IDs by rename, one syncfs
 brings all of them to the disk, and only then the record names them.
@@ -35,7 +35,7 @@ def publish(
 ) -> Image:  # fmt: skip
     """Unpack what is missing and make the image visible under its references (dangling without any).
 
-    Raises: InvalidArgument when a layer is not what the configuration says; Unavailable, Denied. Then nothing is visible.
+    Raises: InvalidArgument when a layer is not what the configuration says; Unavailable, Denied: nothing is visible.
     """
     document = parse_config(stored.config)
     if len(document.diff_ids) != len(stored.layers):
@@ -62,7 +62,13 @@ class _Unpacker:
     """The layers that are not there yet, each unpacked by a thread of its own (they are independent)."""
 
     def __init__(
-        self, document: ConfigDocument, layers: Sequence[Descriptor], *, data_root: str, blobs: Blobs, progress: Progress
+        self,
+        document: ConfigDocument,
+        layers: Sequence[Descriptor],
+        *,
+        data_root: str,
+        blobs: Blobs,
+        progress: Progress,
     ) -> None:
         self.chains = chain_ids(document.diff_ids)
         self.snapshots = Overlay(data_root)

@@ -1,8 +1,8 @@
-"""`load`: docker-archives (manifest.json) and OCI layouts (index.json) in a tar stream, compressed or not -> stored images.
+"""`load`: docker-archives (manifest.json) and OCI layouts (index.json) in a tar stream -> stored images.
 
 The stream is read once. Its files become blobs under the digests of their content; the names in the archive are keys of
 a dictionary here and never paths, and what the archive says about digests and ids is compared, never believed.
-Sources: image-spec image-layout.md; docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
+Sources: image-spec image-layout.md; docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--change` of `import`: the Dockerfile instructions that only touch an image's configuration, as pure functions of it."""
+"""`--change` of `import`: the Dockerfile instructions that touch an image's configuration alone, as functions of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
-    """The configuration after all instructions, in order. Raises: InvalidArgument naming the one that makes no sense."""
+    """The configuration after all instructions, in order. Raises: InvalidArgument for one that makes no sense."""
     for change in changes:
         word, _, rest = change.strip().partition(" ")
         apply = _INSTRUCTIONS.get(word.upper())

@@ -1,4 +1,4 @@
-"""What an ELF file asks for before it can run: its interpreter, the libraries it needs, and where it wants them looked up.
+"""What an ELF file asks for before it can run: its interpreter, its libraries, and where it wants them looked up.
 
 Nothing is executed (ldd would). Source: System V ABI, "Program Loading and Dynamic Linking"; elf(5).
 """

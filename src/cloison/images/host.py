@@ -31,7 +31,7 @@ _TOP_LEVEL_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
 
 def find_command(name: str) -> str:
-    """Path of a command: itself when it has a slash, else the first in the system's directories; "" when there is none."""
+    """Path of a command: itself when it has a slash, else the first in the system's directories; "" is none."""
     candidates = (name,) if "/" in name else tuple(f"{directory}/{name}" for directory in SEARCH_PATH)
     for path in candidates:
         if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):

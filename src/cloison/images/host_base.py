@@ -19,19 +19,16 @@ HOST_CONFIG = ImageConfig(
 
 # every program of GNU coreutils, then what one looks for in an unknown container; a machine has what it has
 _HOST_BASE = """
-    sh bash dash
-    [ arch b2sum base32 base64 basename basenc cat chcon chgrp chmod chown chroot cksum comm cp csplit cut date dd df dir
-    dircolors dirname du echo env expand expr factor false fmt fold groups head hostid id install join link ln logname ls
-    md5sum mkdir mkfifo mknod mktemp mv nice nl nohup nproc numfmt od paste pathchk pinky pr printenv printf ptx pwd
-    readlink realpath rm rmdir runcon seq sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf sleep sort split
-    stat stdbuf stty sum sync tac tail tee test timeout touch tr true truncate tsort tty uname unexpand uniq unlink users
-    vdir wc who whoami yes
-    ps top free kill pgrep pkill pidof uptime vmstat w watch sysctl pmap
-    ip ss ping hostname nc curl wget getent
-    grep egrep fgrep sed awk mawk gawk find xargs tar gzip gunzip zcat zstd xz bzip2 diff cmp which less more
-    mount umount mountpoint findmnt lsns nsenter unshare setsid setpriv flock getopt dmesg lscpu prlimit taskset script
-    capsh getcap su login useradd clear tput reset tset column hexdump rev
-    python3
+    sh bash dash [ arch b2sum base32 base64 basename basenc cat chcon chgrp chmod chown chroot cksum comm cp
+    csplit cut date dd df dir dircolors dirname du echo env expand expr factor false fmt fold groups head hostid
+    id install join link ln logname ls md5sum mkdir mkfifo mknod mktemp mv nice nl nohup nproc numfmt od paste
+    pathchk pinky pr printenv printf ptx pwd readlink realpath rm rmdir runcon seq sha1sum sha224sum sha256sum
+    sha384sum sha512sum shred shuf sleep sort split stat stdbuf stty sum sync tac tail tee test timeout touch tr
+    true truncate tsort tty uname unexpand uniq unlink users vdir wc who whoami yes ps top free kill pgrep pkill
+    pidof uptime vmstat w watch sysctl pmap ip ss ping hostname nc curl wget getent grep egrep fgrep sed awk
+    mawk gawk find xargs tar gzip gunzip zcat zstd xz bzip2 diff cmp which less more mount umount mountpoint
+    findmnt lsns nsenter unshare setsid setpriv flock getopt dmesg lscpu prlimit taskset script capsh getcap su
+    login useradd clear tput reset tset column hexdump rev python3
 """.split()
 
 _PASSWD = """\

@@ -1,4 +1,4 @@
-"""Where the dynamic linker would find a library on this machine: RPATH, RUNPATH, its cache, the default directories (ld.so(8))."""
+"""Where the dynamic linker would find a library: RPATH, RUNPATH, its cache, the default directories (ld.so(8))."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Libraries:
         self._machine: tuple[int, int] | None = None  # of the first program: what is loaded by name must fit it
 
     def find(self, name: str, *, wanted_by: Elf | None = None, origin: str = "") -> str:
-        """Path of a library for the machine of ``wanted_by``, the file in directory ``origin``; "" when there is none."""
+        """Path of a library for the machine of ``wanted_by``, a file in directory ``origin``; "" when there is none."""
         if wanted_by is not None:
             self._machine = self._machine or wanted_by.machine
         machine = wanted_by.machine if wanted_by is not None else self._machine

@@ -1,4 +1,4 @@
-"""Images whose parts are in the blob store, on their way to a record: what `load`, `import` and `from-host` hand over."""
+"""Images whose parts are in the blob store, on their way to a record: what `load` and its sisters hand over."""
 
 from __future__ import annotations
 

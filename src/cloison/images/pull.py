@@ -146,18 +146,13 @@ def _bring(
     """All of these blobs, each once, a few at a time; the first failure ends the rest and is raised."""
     unique = {descriptor.digest: descriptor for descriptor in descriptors}
     crew = _Crew(client, list(unique.values()), blobs=blobs, progress=progress, quiet=quiet)
-    # daemons: a thread that hangs in the kernel must not hold the process after ^C
-    threads = [threading.Thread(target=crew.work, daemon=True) for _ in range(min(_PARALLEL, len(unique)))]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        crew.start(min(_PARALLEL, len(unique)))
+        crew.idle.wait()
     finally:
-        if any(thread.is_alive() for thread in threads):  # interrupted
+        if not crew.idle.is_set():  # interrupted
             crew.stop(Unavailable("the pull was interrupted"))
-            for thread in threads:
-                thread.join(_JOIN_S)
+            crew.idle.wait(_JOIN_S)
     if crew.failure is not None:
         raise crew.failure
 
@@ -169,6 +164,9 @@ class _Crew:
         self, client: RegistryClient, todo: list[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
     ) -> None:
         self.failure: BaseException | None = None
+        # not Thread.join: interrupted by ^C, it takes the thread for dead (CPython issue 90882, until 3.13)
+        self.idle = threading.Event()
+        self._working = 0
         self._client = client
         self._todo = todo[::-1]
         self._blobs = blobs
@@ -176,12 +174,24 @@ class _Crew:
         self._quiet = quiet
         self._lock = threading.Lock()
 
-    def work(self) -> None:
-        while (descriptor := self._next()) is not None:
-            try:
+    def start(self, count: int) -> None:
+        self._working = count
+        for _ in range(count):
+            # a daemon: a thread that hangs in the kernel must not hold the process after ^C
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            while (descriptor := self._next()) is not None:
                 self._fetch(descriptor)
-            except BaseException as err:
-                self.stop(err)
+        except BaseException as err:
+            self.stop(err)
+        finally:
+            with self._lock:
+                self._working -= 1
+                last = self._working == 0
+            if last:
+                self.idle.set()
 
     def stop(self, failure: BaseException) -> None:
         with self._lock:

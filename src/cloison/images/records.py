@@ -241,7 +241,8 @@ def _read_json(path: str) -> dict[str, object] | None:
     except ValueError as err:
         from cloison.errors import Unavailable
 
-        raise Unavailable(f"cannot read {path}", why=f"damaged ({err})", hint="remove the file and pull the image again") from err
+        hint = "remove the file and pull the image again"
+        raise Unavailable(f"cannot read {path}", why=f"damaged ({err})", hint=hint) from err
     return value
 
 

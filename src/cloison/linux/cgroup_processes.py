@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloison.linux.cgroup_layout import Layout
 
-_KILL_ROUNDS = 20
+_KILL_TIMEOUT_S = 2.0
 _FREEZE_TIMEOUT_S = 2.0
 _SIGKILL = 9
 
@@ -30,9 +30,10 @@ def pids(layout: Layout, path: str) -> list[int]:
 
 def kill(layout: Layout, path: str) -> None:
     """SIGKILL to every process of the group, those it is forking included; does not wait for their end."""
-    killed = layout.unified and write_if_there(f"{layout.unified}/{path}/cgroup.kill", "1")
-    if not killed or "freezer" in layout.legacy:
-        # Before Linux 5.14, or for a process that is in the version 1 half alone.
+    if layout.unified and write_if_there(f"{layout.unified}/{path}/cgroup.kill", "1"):
+        if layout.legacy:
+            _signal_members(layout, path)  # one that was moved into the version 1 half alone
+    else:  # version 1, or version 2 before Linux 5.14
         _kill_listed(layout, path)
     _thaw(layout, path)
 
@@ -151,9 +152,8 @@ def subdirectories(directory: str) -> list[str]:
 
 def _kill_listed(layout: Layout, path: str) -> None:
     """Freeze, kill everything listed, thaw; repeated, because a freezing process may still have forked."""
-    for _round in range(_KILL_ROUNDS):
-        if not pids(layout, path):
-            return
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while pids(layout, path) and time.monotonic() < deadline:
         try:
             freeze(layout, path, frozen=True)
         except (Unavailable, Unsupported, NotFound):

@@ -110,7 +110,7 @@ def find(layout: Layout, path: str) -> Placement:
 
 
 def update(layout: Layout, path: str, *, resources: Resources) -> None:
-    """Change the limits of a group that lives; a field that is None stays.
+    """Change the limits of a group that lives; what is None stays, but memory without memory+swap means no swap.
 
     Raises: NotFound; Unsupported, Denied, InvalidArgument; Conflict when more is in use than the new limit.
     """

@@ -1,4 +1,4 @@
-"""Content digests: ``algorithm:hex`` (image-spec descriptor.md, "Digests"). Text from outside becomes one here, or nowhere."""
+"""Content digests: ``algorithm:hex`` (image-spec descriptor.md, "Digests"). Text becomes one here, or nowhere."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def _split_domain(name: str) -> tuple[str, str]:
-    """Domain and the rest, by docker's rule: a first component is a domain when it has ``.``, ``:`` or upper case, or is localhost."""
+    """Domain and the rest, by docker's rule: a domain has ``.``, ``:`` or upper case, or is localhost."""
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         first, rest = DEFAULT_DOMAIN, name

@@ -93,6 +93,8 @@ def remove_bridge(settings: Settings) -> None:
 
 def _build(settings: Settings) -> Bridge:
     """Make what is missing; every step is harmless when it was done before."""
+    if settings.subnet:
+        parse_subnet(settings.subnet)
     standing = read_bridge(settings)
     if standing is not None and settings.subnet not in ("", standing.subnet):
         _remove_unused(settings, standing)

@@ -89,8 +89,8 @@ class ConfigDocument(Record):
 def parse_manifest(data: bytes, *, media_type: str = "") -> Manifest | Index:
     """A manifest or an index, from bytes whose digest has been verified.
 
-    media_type is what the descriptor or ``Content-Type`` said; it, the body's mediaType and the body's shape must agree,
-    and a body that could be read both ways is refused (CVE-2021-41190).  Raises: InvalidArgument, Unsupported.
+    media_type is what the descriptor or ``Content-Type`` said; it, the body's mediaType and the body's shape must
+    agree, and a body that could be read both ways is refused (CVE-2021-41190).  Raises: InvalidArgument, Unsupported.
     """
     fields = parse_document(data, document="manifest")
     if fields.number("schemaVersion") == 1:
@@ -101,7 +101,7 @@ def parse_manifest(data: bytes, *, media_type: str = "") -> Manifest | Index:
     if kind in INDEX_TYPES:
         return Index(manifests=fields.objects("manifests", _parse_descriptor, limit=_MAX_MANIFESTS), media_type=kind)
     return Manifest(
-        config=_parse_descriptor(fields.object("config")),
+        config=_parse_descriptor(fields.inner("config")),
         layers=fields.objects("layers", _parse_descriptor, limit=MAX_LAYERS),
         media_type=kind, annotations=fields.text_map("annotations"),
     )  # fmt: skip
@@ -124,7 +124,7 @@ def _agreed_media_type(fields: Fields, *, announced: str) -> str:
 
 
 def _parse_descriptor(fields: Fields) -> Descriptor:
-    platform = fields.object("platform") if fields.has("platform") else None
+    platform = fields.inner("platform") if fields.has("platform") else None
     return Descriptor(
         media_type=fields.text("mediaType", default=""), digest=parse_digest(fields.text("digest")),
         size=fields.number("size"), platform=_parse_platform(platform) if platform else None,
@@ -142,7 +142,7 @@ def _parse_platform(fields: Fields) -> Platform:
 def parse_config(data: bytes) -> ConfigDocument:
     """An image's configuration, from bytes whose digest has been verified. Raises: InvalidArgument."""
     fields = parse_document(data, document="image configuration")
-    rootfs = fields.object("rootfs")
+    rootfs = fields.inner("rootfs")
     if rootfs.text("type") != "layers":
         raise rootfs.invalid("type", "is not 'layers'")
     diff_ids = tuple(map(parse_digest, rootfs.texts("diff_ids")))
@@ -152,7 +152,7 @@ def parse_config(data: bytes) -> ConfigDocument:
     return ConfigDocument(
         architecture=fields.text("architecture", default=""), os=fields.text("os", default="linux"),
         variant=fields.text("variant", default=""), created=fields.text("created", default=""),
-        author=fields.text("author", default=""), diff_ids=diff_ids, config=_parse_run_config(fields.object("config")),
+        author=fields.text("author", default=""), diff_ids=diff_ids, config=_parse_run_config(fields.inner("config")),
     )  # fmt: skip
 
 
@@ -184,7 +184,8 @@ def render_config(document: ConfigDocument, *, comment: str = "", created_by: st
 def _plain_run_config(config: ImageConfig) -> dict[str, object]:
     value: dict[str, object] = {
         "User": config.user, "ExposedPorts": {port: {} for port in config.exposed_ports}, "Env": list(config.env),
-        "Entrypoint": list(config.entrypoint), "Cmd": list(config.cmd), "Volumes": {path: {} for path in config.volumes},
+        "Entrypoint": list(config.entrypoint), "Cmd": list(config.cmd),
+        "Volumes": {path: {} for path in config.volumes},
         "WorkingDir": config.workdir, "Labels": dict(config.labels), "StopSignal": config.stop_signal,
     }  # fmt: skip
     return {key: item for key, item in value.items() if item}

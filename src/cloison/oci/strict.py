@@ -1,4 +1,4 @@
-"""JSON from strangers: one meaning or none (duplicate keys, NaN, huge numbers, lone surrogates and deep nesting are refused)."""
+"""JSON from strangers: one meaning or none (no duplicate keys, NaN, huge numbers, lone surrogates, deep nesting)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Fields:
             raise self.invalid(field, "is missing" if value is None else "is not a whole number")
         return value
 
-    def object(self, field: str) -> Fields:
+    def inner(self, field: str) -> Fields:
         """An object; absent is empty."""
         value = self._values.get(field)
         where = f"{self.where}.{field}".strip(".")
@@ -62,9 +62,10 @@ class Fields:
 
     def texts(self, field: str) -> tuple[str, ...]:
         values = self._list(field)
-        if not all(isinstance(value, str) and "\0" not in value for value in values):
+        texts = tuple(value for value in values if isinstance(value, str) and "\0" not in value)
+        if len(texts) != len(values):
             raise self.invalid(field, "is not a list of strings")
-        return tuple(str(value) for value in values)
+        return texts
 
     def objects(self, field: str, build: Callable[[Fields], T], *, limit: int) -> tuple[T, ...]:
         """Each object of a list through ``build``; more than ``limit`` is refused."""
@@ -72,17 +73,16 @@ class Fields:
         if len(values) > limit:
             raise self.invalid(field, f"has {len(values)} entries, more than {limit}")
         where = f"{self.where}.{field}".strip(".")
-        return tuple(
-            build(Fields(value, document=self.document, where=f"{where}[{index}]")) for index, value in enumerate(values)
-        )
+        inner = [Fields(value, document=self.document, where=f"{where}[{i}]") for i, value in enumerate(values)]
+        return tuple(map(build, inner))
 
     def text_map(self, field: str) -> dict[str, str]:
-        inner = self.object(field)
-        return {key: inner.text(key, default="") for key in inner._values}
+        fields = self.inner(field)
+        return {key: fields.text(key, default="") for key in fields._values}
 
     def keys(self, field: str) -> tuple[str, ...]:
         """The names in an object that is used as a set (``ExposedPorts``)."""
-        return tuple(self.object(field)._values)
+        return tuple(self.inner(field)._values)
 
     def _list(self, field: str) -> Sequence[object]:
         value = self._values.get(field)
@@ -104,7 +104,7 @@ def parse_json(data: bytes, *, document: str) -> object:
         raise InvalidArgument(f"invalid {document}", why=f"{len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
         value: object = json.loads(
-            data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
+            data.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite, parse_int=_bounded
         )
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8 form
@@ -121,7 +121,7 @@ def _unique(pairs: Sequence[tuple[str, object]]) -> Mapping[str, object]:
     return values
 
 
-def _refuse_constant(name: str) -> float:
+def _refuse(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 

@@ -81,9 +81,17 @@ def launch_failure(words: Sequence[str], *, plan: Sequence[Op] = ()) -> LaunchFa
         command = str(failed.words[0]) if failed and failed.words else path
         return _command_failure(command, reason, code=code, line=line)
     what = _tried(verb, failed)
+    if call == "child":  # it never said what went wrong: reason is killed:N or exited:N
+        return LaunchFailed(what, why=_lost(reason), hint="look for 'oom' in the kernel log", operation=line)
     why = f"{call} {path}".strip() + f": {_text(code)}" if call else _text(code)
     hint = _ELOOP_HINT if code == errno.ELOOP else _HINTS.get((verb, code), "")
     return LaunchFailed(what, why=f"{why} ({reason})" if reason else why, hint=hint, operation=line, errno=code)
+
+
+def _lost(reason: str) -> str:
+    kind, _, number = reason.partition(":")
+    end = f"was killed by signal {number}" if kind == "killed" else f"ended with code {number}"
+    return f"the container's first process {end} before its command could be executed"
 
 
 def _tried(verb: str, failed: Op | None) -> str:

@@ -60,6 +60,9 @@ def _sealed_copy(path: str) -> int:
     source = _open(path)
     try:
         target = _executable_memfd()
+        if target < 3:  # the caller has closed a standard stream; the launcher's are opened anew before it is executed
+            low, target = target, fcntl.fcntl(target, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(low)
         try:
             while os.sendfile(target, source, None, 1 << 30):
                 pass

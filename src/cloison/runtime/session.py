@@ -31,8 +31,9 @@ _KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 class Message(Record):
     """What a monitor says.
 
-    kind: ``created`` (pid), ``netlink`` (fd, the caller's to close), ``waiting`` (for `start`), ``started``, ``failed`` (error, built and not
-    raised), ``output`` (stream 1 or 2, data), ``exited`` (exit), ``closed`` (the monitor is gone; nothing follows).
+    kind: ``created`` (pid), ``netlink`` (fd, the caller's to close), ``waiting`` (for `Session.start`), ``started``,
+    ``failed`` (error, built, not raised), ``output`` (stream 1 or 2, data), ``exited`` (exit), ``closed`` (the monitor
+    is gone; nothing follows).
     """
 
     kind: str

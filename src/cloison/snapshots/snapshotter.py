@@ -22,7 +22,7 @@ class StagedLayer(Protocol):
         """What its stream was; the caller compares the diff ID."""
 
     def commit(self, chain_id: str, *, below: Sequence[str] = ()) -> None:
-        """Make it the layer ``chain_id`` on top of ``below`` (base first, all committed). Quiet when that exists already."""
+        """Make it the layer ``chain_id`` on top of ``below`` (base first, all committed); quiet when that exists."""
 
     def discard(self) -> None:
         """Throw it away; nothing happens once it is committed."""

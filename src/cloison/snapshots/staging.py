@@ -1,4 +1,4 @@
-"""Layers on their way in: unpacked into a locked directory that nobody looks at, then renamed to where everybody does."""
+"""Layers on their way in: unpacked into a locked directory that nobody looks at, then renamed to where all do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Staged:
         self.discard()
 
     def _adopt(self, below: Sequence[str]) -> None:
-        """Directories that the layer does not describe look as in the layers below, or overlay would show our defaults."""
+        """Directories that the layer does not describe look as below it, or overlay would show our defaults."""
         if not self.applied.implied or not below:
             return
         lower_fds = [os.open(self._layer_path(layer), _DIRECTORY) for layer in reversed(below)]

@@ -33,7 +33,7 @@ def _unserialisable(value: object) -> None:
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-    _scan = make_scanner(_Context)
+    _scan = make_scanner(_Context)  # type: ignore[arg-type]  # a decoder, whatever the stub says
     _encode = make_encoder(None, _unserialisable, encode_basestring_ascii, None, ": ", ", ", False, False, False)
 except (ImportError, TypeError, AttributeError):  # another interpreter, or a later CPython
     import json
