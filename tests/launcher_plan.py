@@ -149,3 +149,88 @@ def launch(
     os.close(plan)
     theirs.close()
     return Run(process, ours)
+
+
+NAMESPACES = ("new-namespaces", "mnt", "pid", "net", "ipc", "uts")
+
+
+class World:
+    """A root of busybox, a staging directory and the operations that make a container of them, in one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.root = os.path.join(directory, "root")
+        self.staging = os.path.join(directory, "staging")
+        os.makedirs(os.path.join(self.root, "bin"))
+        os.mkdir(self.staging)
+        target = os.path.join(self.root, "bin", "busybox")
+        with open("/bin/busybox", "rb") as source, open(target, "wb") as copy:
+            copy.write(source.read())
+        os.chmod(target, 0o755)
+        for applet in APPLETS.split():
+            os.symlink("busybox", os.path.join(self.root, "bin", applet))
+
+    def mounts(self, *, root: Operation | None = None, extra: Sequence[Operation] = ()) -> list[Operation]:
+        """Root, proc, dev, devpts, ``extra``, pivot."""
+        return [
+            ("propagation", "/", "rprivate"),
+            root or ("root-bind", self.staging, self.root),
+            ("mount", "proc", "proc", "/proc", "nosuid,nodev,noexec"),
+            ("mount", "tmpfs", "tmpfs", "/dev", "nosuid,strictatime", "mode=755", "size=64k"),
+            ("mount", "devpts", "devpts", "/dev/pts", "nosuid,noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
+            *(("device", f"/dev/{name}", "c", 1, minor, "666", 0, 0) for name, minor in (("null", 3), ("zero", 5))),
+            ("symlink", "pts/ptmx", "/dev/ptmx"),
+            *extra,
+            ("pivot-root",),
+        ]
+
+    def plan(
+        self,
+        *command: str,
+        stdio: Sequence[str] = ("pipe", "pipe", "pipe"),
+        namespaces: Operation = NAMESPACES,
+        mounts: Sequence[Operation] | None = None,
+        extra: Sequence[Operation] = (),
+        before: Sequence[Operation] = (),
+        late: Sequence[Operation] = (),
+        env: Sequence[str] = ("PATH=/bin",),
+    ) -> list[Operation]:
+        """A whole container: ``before`` comes first, ``late`` right before the command."""
+        return [
+            *before,
+            ("stdio", *stdio),
+            namespaces,
+            *(self.mounts(extra=extra) if mounts is None else mounts),
+            ("cwd", "/"),
+            ("parent-death-signal", 9),
+            *late,
+            ("env", *env),
+            ("exec", command[0], *command),
+        ]
+
+    def run(self, *command: str, **how: object) -> tuple[dict[str, int], str]:
+        """A container to its end: the numbers of its exit, and what it printed (stdout, then stderr)."""
+        late = [*how.pop("late", ()), ("await-start", "client")]  # type: ignore[misc]
+        started = launch(self.plan(*command, late=late, **how))  # type: ignore[arg-type]
+        started.send("A", b"\6")
+        started.send("S")
+        try:
+            data = started.until("xf")
+            assert data[:1] == b"x", data
+            return parse_exit(data[1:].decode()), (started.output() + started.output(b"e")).decode()
+        finally:
+            started.close()
+
+    def fails(self, *command: str, **how: object) -> Fault:
+        """A container that does not start; no launcher, child or mount is left."""
+        started = launch(self.plan(*command, **how))  # type: ignore[arg-type]
+        try:
+            fault = started.fault()
+            assert started.receive() == b""
+            return fault
+        finally:
+            assert started.close() == 1
+
+
+APPLETS = """sh cat echo ls id hostname ps true false sleep dd kill stat test grep env umask nice readlink mount head wc tty
+stty date pwd seq mkdir touch find sync printf cut sort md5sum"""

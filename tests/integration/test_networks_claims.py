@@ -326,9 +326,7 @@ def test_of_eight_processes_that_want_one_port_exactly_one_gets_it(settings: Set
         (PortMapping(container_port=0), InvalidArgument),
     ],
 )
-def test_a_port_that_makes_no_sense_is_refused(
-    settings: Settings, port: PortMapping, kind: type[Exception]
-) -> None:
+def test_a_port_that_makes_no_sense_is_refused(settings: Settings, port: PortMapping, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         bridge.lease(settings, container_id=identifier(1), ports=(port,))
     assert leftovers(settings) == []
@@ -366,7 +364,9 @@ def test_a_container_connects_again_while_its_last_namespace_is_still_there(sett
 def test_a_sweep_releases_what_the_dead_hold_and_nothing_else(settings: Settings) -> None:
     port = free_port()
     with space() as dead, space() as living:
-        lost = bridge.lease(settings, container_id=identifier(1), ports=(publish(port), publish(0, address="127.0.0.1")))
+        lost = bridge.lease(
+            settings, container_id=identifier(1), ports=(publish(port), publish(0, address="127.0.0.1"))
+        )
         bridge.connect(settings, lost, namespace_socket=dead.netlink)
         kept = bridge.lease(settings, container_id=identifier(2), ports=(publish(0),))
         bridge.connect(settings, kept, namespace_socket=living.netlink)

@@ -210,9 +210,7 @@ def test_udp_goes_to_the_new_container_although_the_sender_never_pauses(network:
             with space() as own:
                 container_id = "f" * 64
                 sender.send(b"too early")
-                attachment = bridge.lease(
-                    settings, container_id=container_id, ports=(http(18080, protocol="udp"),)
-                )
+                attachment = bridge.lease(settings, container_id=container_id, ports=(http(18080, protocol="udp"),))
                 try:
                     bridge.connect(settings, attachment, namespace_socket=own.netlink)
                     own.serve("udp", 80)

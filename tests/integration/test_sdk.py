@@ -7,19 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 import cloison
 from cloison.errors import CommandNotFound, CommandNotInvocable, InvalidArgument, NotFound
 from cloison.model.container import MountRequest
-from cloison.model.settings import Settings, settings_for
+from cloison.model.settings import Settings
 from harness import Roots
 
 
 @pytest.fixture
 def settings(roots: Roots, busybox_image: str) -> Settings:
-    return settings_for({}, data_root=str(roots.data), run_root=str(roots.run))
+    return roots.settings
 
 
 def test_output_and_exit_code_come_back(settings: Settings, busybox_image: str) -> None:
@@ -62,9 +63,9 @@ def test_the_default_has_no_network(settings: Settings, busybox_image: str) -> N
     assert [line.split(b":")[1] for line in result.stdout.splitlines()] == [b" lo"]
 
 
-def test_env_workdir_user_and_mounts_are_given(settings: Settings, busybox_image: str, tmp_path: object) -> None:
-    (open(f"{tmp_path}/file", "w")).write("from the host")
-    os.chmod(str(tmp_path), 0o755)
+def test_env_workdir_user_and_mounts_are_given(settings: Settings, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from the host")
+    tmp_path.chmod(0o755)
     result = cloison.run(
         busybox_image, ["sh", "-c", "echo $A; pwd; id -u; cat /m/file; echo x >/m/new"], env={"A": "b c"},
         workdir="/tmp", user="1000", settings=settings,
