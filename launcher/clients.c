@@ -17,18 +17,21 @@ static ssize_t send_message(int fd, char kind, const char *text, size_t length)
 	return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* A short notice to client 0 and to all that are attached. */
-void tell(struct launch *l, char kind, const char *text, size_t length)
+/* A short notice to client 0 and to all that are attached; whether client 0 got it. */
+bool tell(struct launch *l, char kind, const char *text, size_t length)
 {
+	bool told = false;
+
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		const struct client *client = &l->monitor.clients[i];
 
-		if (client->fd >= 0 && (i == 0 || client->attached))
-			send_message(client->fd, kind, text, length);
+		if (client->fd >= 0 && (i == 0 || client->attached) && send_message(client->fd, kind, text, length) >= 0)
+			told |= i == 0;
 	}
+	return told;
 }
 
-void tell_fault(struct launch *l)
+bool tell_fault(struct launch *l)
 {
 	const struct fault *f = &l->fault;
 	bool known = f->op < l->count;
@@ -36,8 +39,7 @@ void tell_fault(struct launch *l)
 	int n = snprintf(text, sizeof text, "%d%c%s%c%s%c%d%c%s%c%s", known ? (int)f->op : -1, 0,
 			 known ? l->ops[f->op].verb->name : "launch", 0, f->call, 0, f->error, 0, f->path, 0, f->reason);
 
-	if (n > 0 && (size_t)n < sizeof text)
-		tell(l, 'f', text, (size_t)n + 1);
+	return n > 0 && (size_t)n < sizeof text && tell(l, 'f', text, (size_t)n + 1);
 }
 
 /* A socket closed with unread messages in it would make the peer's next read fail (ECONNRESET) and hide our last words. */
@@ -66,13 +68,6 @@ void client_gone(struct launch *l, unsigned index)
 	}
 	if (index == 0)
 		happen(l, CLIENT_GONE);
-}
-
-bool client0_is_gone(const struct launch *l)
-{
-	struct pollfd p = { .fd = l->monitor.clients[0].fd };
-
-	return p.fd < 0 || (poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR));
 }
 
 static void attach(struct launch *l, struct client *client, uint8_t bits)
@@ -148,28 +143,32 @@ void client_arrives(struct launch *l)
 		close(fd);
 }
 
-/* The last message, after all output; waits for those who read slowly, then closes everything. */
-void tell_exit(struct launch *l, const char *text, size_t length)
+static bool send_exit(int fd, const char *text, size_t length)
 {
-	struct client *clients = l->monitor.clients;
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
 
-	for (unsigned i = 0; i < CLIENTS; i++)
-		clients[i].owed_exit = clients[i].fd >= 0 && (i == 0 || clients[i].attached);
-	for (unsigned i = 0; i < CLIENTS; i++) {
-		struct client *client = &clients[i];
-		struct pollfd p = { .fd = client->fd, .events = POLLOUT };
-
-		while (client->owed_exit && send_message(client->fd, 'x', text, length) < 0) {
-			if (errno == EAGAIN || errno == ENOBUFS) {
-				poll(&p, 1, errno == EAGAIN ? -1 : 10);
-				continue;
-			}
-			if (errno != EINTR)
-				client->owed_exit = false;
-		}
-		if (i > 0 || !client->owed_exit) {
-			if (client->fd >= 0)
-				close_client(client);
-		}
+	while (send_message(fd, 'x', text, length) < 0) {
+		if (errno == EAGAIN || errno == ENOBUFS)
+			poll(&p, 1, errno == EAGAIN ? -1 : 10);
+		else if (errno != EINTR)
+			return false;
 	}
+	return true;
+}
+
+/* The last message, after all output; waits for those who read slowly. Whether client 0 got it: then the rest is its. */
+bool tell_exit(struct launch *l, const char *text, size_t length)
+{
+	bool told = false;
+
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		struct client *client = &l->monitor.clients[i];
+
+		if (client->fd < 0)
+			continue;
+		if ((i == 0 || client->attached) && send_exit(client->fd, text, length))
+			told |= i == 0;
+		close_client(client);
+	}
+	return told;
 }

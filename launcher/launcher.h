@@ -62,7 +62,7 @@ struct fault { /* what the child sends to the monitor; kind is first so that the
 struct client {
 	int fd;
 	uint8_t bits; /* what it is attached to: 1 stdin, 2 stdout, 4 stderr; 8: its end is the end of stdin */
-	bool attached, owed_exit;
+	bool attached;
 };
 
 struct output { /* one of stdout, stderr, on its way from the pipe to log, relay and clients */
@@ -93,6 +93,7 @@ enum event { CHILD_WAITS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED, START_ASKED
 struct monitor {
 	enum state state;
 	bool start_asked;
+	bool told; /* client 0 has got the last word and cleans up */
 	int listen;
 	struct client clients[CLIENTS];
 	struct input in;
@@ -115,6 +116,8 @@ struct launch {
 	struct op *ops;
 	uint32_t count;
 	int first, last; /* the plan's descriptors */
+	char *title;     /* what ps shows of us */
+	size_t title_size;
 
 	/* noted while the plan is read */
 	bool awaits_parent, has_keyring, groups_denied, dies_with_client;
@@ -206,13 +209,12 @@ void kill_and_report(struct launch *l);
 void happen(struct launch *l, enum event event);
 
 /* clients.c */
-void tell(struct launch *l, char kind, const char *text, size_t length);
-void tell_fault(struct launch *l);
+bool tell(struct launch *l, char kind, const char *text, size_t length);
+bool tell_fault(struct launch *l);
 void client_readable(struct launch *l, unsigned index);
 void client_gone(struct launch *l, unsigned index);
 void client_arrives(struct launch *l);
-bool client0_is_gone(const struct launch *l);
-void tell_exit(struct launch *l, const char *text, size_t length);
+bool tell_exit(struct launch *l, const char *text, size_t length);
 
 /* streams.c */
 void prepare_streams(struct launch *l);

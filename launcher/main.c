@@ -178,6 +178,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	l->last = l->first + count - 1;
+	l->title = argv[0];
+	l->title_size = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) - argv[0]);
 	if (read_plan(l, l->first) < 0) {
 		fprintf(stderr, "cloison-launcher: plan refused: %s\n", plan_error());
 		return 2;

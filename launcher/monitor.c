@@ -51,7 +51,7 @@ static void act_end(struct launch *l)
 
 static void act_fail(struct launch *l)
 {
-	tell_fault(l);
+	l->monitor.told = tell_fault(l);
 }
 
 /* It died during set-up without a word: killed from outside, or by the kernel for want of memory. */
@@ -63,7 +63,7 @@ static void act_lose(struct launch *l)
 	refuse(l, 0, "child", "");
 	snprintf(l->fault.reason, sizeof l->fault.reason, "%s:%d", WIFSIGNALED(status) ? "killed" : "exited",
 		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-	tell_fault(l);
+	l->monitor.told = tell_fault(l);
 }
 
 static const struct step {
@@ -326,8 +326,7 @@ void kill_and_report(struct launch *l)
 		if (l->monitor.state != FAILED)
 			l->fault = ours;
 	}
-	tell_fault(l);
-	if (client0_is_gone(l))
+	if (!tell_fault(l))
 		execute_reaper(l);
 }
 
@@ -348,9 +347,9 @@ int monitor_main(struct launch *l)
 	}
 	if (m->state == ENDED) {
 		length = write_exit(l, text, sizeof text);
-		tell_exit(l, text, length);
+		m->told = tell_exit(l, text, length);
 	}
-	if (l->detach || client0_is_gone(l))
+	if (!m->told || (l->detach && m->state == ENDED))
 		execute_reaper(l);
 	return m->state == ENDED ? 0 : 1;
 }

@@ -231,6 +231,8 @@ int op_sysctl(struct launch *l, const struct op *op)
 		char c = op->arg[0][i];
 
 		path[4 + i] = c == '.' ? '/' : c == '/' ? '.' : c;
+		if (path[4 + i] == '/' && path[3 + i] == '/')
+			return refuse(l, EINVAL, "sysctl", op->arg[0]);
 	}
 	return write_proc(l, private_procfs(l), path, op->arg[1]);
 }

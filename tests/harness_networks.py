@@ -1,7 +1,7 @@
 """Network namespaces for tests: made by a child process, entered with nsenter, gone when the child ends.
 
-A `Space` stands for a container, or for a machine on the host's LAN. Its process opens a netlink socket inside and sends
-it out, just as the launcher's child does.
+A `Space` stands for a container, or for a machine on the host's LAN. Its process opens a netlink socket inside and
+sends it out, just as the launcher's child does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from cloison.linux import nftables
+from cloison.model.container import PortMapping
+from cloison.model.settings import Settings
+from cloison.networks import bridge, ipam, ports
+from harness import SOURCE, Roots
+
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 _CHILD = """
 import array, socket, sys
@@ -136,3 +145,73 @@ def ask(kind: str, address: str, *, port: int, timeout_s: float = 3.0) -> str:
 def link_names() -> set[str]:
     """Every network interface of the host."""
     return {name for _index, name in socket.if_nameindex()}
+
+
+@contextmanager
+def forwarding_kept() -> Iterator[None]:
+    """The machine's switch is afterwards as it was before."""
+    before = FORWARDING.read_text()
+    yield
+    if FORWARDING.read_text() != before:
+        FORWARDING.write_text(before)
+
+
+@contextmanager
+def network_roots() -> Iterator[Roots]:
+    """Roots of one test, with everything that networks put there and into the kernel removed at its end."""
+    own = Roots()
+    try:
+        yield own
+        bridge.remove_all(own.settings)
+    finally:
+        own.remove()
+
+
+def identifier(number: int) -> str:
+    return f"{number:012x}".ljust(64, "0")
+
+
+def publish(host_port: int, *, address: str = "", protocol: str = "tcp") -> PortMapping:
+    return PortMapping(container_port=80, host_port=host_port, host_address=address, protocol=protocol)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def leftovers(settings: Settings) -> list[str]:
+    """Claims on disk, elements and ports of the bridge."""
+    found = [f"lease {address}" for address in ipam.list_leases(settings)]
+    found += [f"claim {claim.host_port}" for claim in ports.list_claims(settings)]
+    if nftables.table_exists(settings.nft_table):
+        for name in ("ports", "ports_at"):
+            found += [f"element of {name}" for _ in nftables.list_elements(settings.nft_table, name)]
+    members = Path(f"/sys/class/net/{settings.bridge}/brif")
+    found += [f"link {name}" for name in (os.listdir(members) if members.exists() else ())]
+    return found
+
+
+ENVIRON = {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+def program(code: str, settings: Settings, *words: str) -> list[str]:
+    """The command line of a process that uses the same roots; it has ``settings`` and the room's names."""
+    head = (
+        "import os, sys, signal\n"
+        "from cloison.model.settings import Settings\n"
+        "from cloison.model.container import PortMapping\n"
+        "from cloison.networks import bridge, ipam, ports\n"
+        f"settings = Settings(data_root={settings.data_root!r}, run_root={settings.run_root!r},"
+        f" instance={settings.instance!r}, subnet={settings.subnet!r})\n"
+    )
+    return [sys.executable, "-c", head + code, *words]
+
+
+def child(code: str, settings: Settings, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(program(code, settings, *words), stdout=subprocess.PIPE, text=True, env=ENVIRON)
+
+
+def outputs(children: list[subprocess.Popen[str]]) -> list[str]:
+    return [one.communicate(timeout=60)[0].strip() for one in children]

@@ -19,6 +19,7 @@ LAUNCHER = os.path.join(os.path.dirname(HERE), "src", "cloison", "libexec", "clo
 ASAN_LAUNCHER = os.path.join(os.path.dirname(HERE), "build", "launcher-asan")
 
 Word = str | bytes | int
+LIVE: list[Run] = []  # what a failed test would leave behind
 Operation = tuple[Word, ...]
 
 
@@ -103,6 +104,7 @@ class Run:
 
     def close(self, timeout: float = 20) -> int:
         """Hang up and wait for the launcher: its exit status."""
+        LIVE.remove(self)
         self.client.close()
         for fd in self.fds:
             os.close(fd)
@@ -111,6 +113,7 @@ class Run:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise
 
 
@@ -148,7 +151,17 @@ def launch(
     )
     os.close(plan)
     theirs.close()
-    return Run(process, ours)
+    LIVE.append(Run(process, ours))
+    return LIVE[-1]
+
+
+def end_all() -> int:
+    """Kills what is left (a container dies with its monitor); how many there were."""
+    left = len(LIVE)
+    while LIVE:
+        LIVE[-1].process.kill()
+        LIVE[-1].close()
+    return left
 
 
 NAMESPACES = ("new-namespaces", "mnt", "pid", "net", "ipc", "uts")

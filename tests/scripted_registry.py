@@ -200,8 +200,8 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 # --- our client, impatient -------------------------------------------------------------------------------------------
 
 LIMITS = Limits(
-    connect_timeout_s=2.0, head_timeout_s=0.4, window_s=0.4, minimum_rate=1000, backoff_s=0.01,
-    retry_after_max_s=2.0, attempts=3, resumes=3,
+    connect_timeout_s=2.0, head_timeout_s=0.3, window_s=0.3, minimum_rate=1000, backoff_s=0.01,
+    retry_after_max_s=2.0, attempts=2, resumes=2,
 )  # fmt: skip
 MANIFEST = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": {}, "layers": []}
 DATA = bytes(range(256)) * 2000

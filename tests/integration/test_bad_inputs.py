@@ -16,7 +16,7 @@ from harness import Cloison, Result, Roots, no_leak
 def assert_one_line(result: Result, *, code: int, says: str) -> None:
     """One line of error, perhaps a hint and docker's pointer to the help after it; never a traceback."""
     assert result.returncode == code, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("hint: ", "See "))]
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("hint: ", "See ", "Run "))]
     lines = [line for line in lines if not line.startswith("Unable to find image")]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("cloison: ")

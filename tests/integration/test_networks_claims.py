@@ -1,212 +1,47 @@
-"""Leases, claims and the bridge itself: unique, refused where taken, undone after a crash, never in another's way."""
+"""Addresses and host ports: unique, refused where taken, as cheap for the thousandth as for the first."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloison.errors import Conflict, Denied, InvalidArgument, Unavailable, Unsupported
+from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable, Unsupported
 from cloison.linux import nftables
-from cloison.model.container import Attachment, PortMapping
-from cloison.model.settings import Settings, settings_for
-from cloison.networks import bridge, construction, ipam, ports
-from harness import SOURCE, Roots, own_tables, until
-from harness_networks import link_names, space
-
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-
-
-def identifier(number: int) -> str:
-    return f"{number:012x}".ljust(64, "0")
-
-
-def publish(host_port: int, *, address: str = "", protocol: str = "tcp") -> PortMapping:
-    return PortMapping(container_port=80, host_port=host_port, host_address=address, protocol=protocol)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from cloison.model.container import PortMapping
+from cloison.model.settings import Settings
+from cloison.networks import bridge, firewall, ipam, ports
+from harness import Roots
+from harness_networks import (
+    child,
+    forwarding_kept,
+    free_port,
+    identifier,
+    leftovers,
+    network_roots,
+    outputs,
+    publish,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forwarding() -> Iterator[None]:
-    """The machine's switch is as it was when this module ends."""
-    before = FORWARDING.read_text()
-    yield
-    if FORWARDING.read_text() != before:
-        FORWARDING.write_text(before)
+    with forwarding_kept():
+        yield
 
 
 @pytest.fixture
 def own_roots() -> Iterator[Roots]:
-    own = Roots()
-    try:
+    with network_roots() as own:
         yield own
-        bridge.remove_all(own.settings)
-    finally:
-        own.remove()
 
 
 @pytest.fixture
 def settings(own_roots: Roots) -> Settings:
     return own_roots.settings
-
-
-def leftovers(settings: Settings) -> list[str]:
-    """Claims on disk, elements and ports of the bridge."""
-    found = [f"lease {address}" for address in ipam.list_leases(settings)]
-    found += [f"claim {claim.host_port}" for claim in ports.list_claims(settings)]
-    if nftables.table_exists(settings.nft_table):
-        for name in ("ports", "ports_at"):
-            found += [f"element of {name}" for _ in nftables.list_elements(settings.nft_table, name)]
-    members = Path(f"/sys/class/net/{settings.bridge}/brif")
-    found += [f"link {name}" for name in (os.listdir(members) if members.exists() else ())]
-    return found
-
-
-ENVIRON = {**os.environ, "PYTHONPATH": str(SOURCE)}
-
-
-def program(code: str, settings: Settings, *words: str) -> list[str]:
-    """The command line of a process that uses the same roots; it has ``settings`` and the room's names."""
-    head = (
-        "import os, sys, signal\n"
-        "from cloison.model.settings import Settings\n"
-        "from cloison.model.container import PortMapping\n"
-        "from cloison.networks import bridge, ipam, ports\n"
-        f"settings = Settings(data_root={settings.data_root!r}, run_root={settings.run_root!r},"
-        f" instance={settings.instance!r}, subnet={settings.subnet!r})\n"
-    )
-    return [sys.executable, "-c", head + code, *words]
-
-
-def child(code: str, settings: Settings, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(program(code, settings, *words), stdout=subprocess.PIPE, text=True, env=ENVIRON)
-
-
-def outputs(children: list[subprocess.Popen[str]]) -> list[str]:
-    return [one.communicate(timeout=60)[0].strip() for one in children]
-
-
-# --- the bridge -----------------------------------------------------------------------------------------------------
-
-
-def test_the_bridge_is_built_once_and_found_afterwards(settings: Settings) -> None:
-    first = bridge.ensure_bridge(settings)
-    assert first.subnet == settings.subnet
-    assert construction.find_bridge(settings) == first
-    index = socket.if_nametoindex(settings.bridge)
-    assert bridge.ensure_bridge(settings) == first
-    assert socket.if_nametoindex(settings.bridge) == index
-    assert Path(f"/proc/sys/net/ipv6/conf/{settings.bridge}/accept_ra").read_text() == "0\n"
-    assert Path(f"/proc/sys/net/ipv6/conf/{settings.bridge}/disable_ipv6").read_text() == "1\n"
-    assert Path(f"/proc/sys/net/ipv4/conf/{settings.bridge}/route_localnet").read_text() == "0\n"
-    assert FORWARDING.read_text() == "1\n"
-
-
-def test_eight_processes_that_need_the_bridge_at_once_build_one(settings: Settings) -> None:
-    children = [child("print(bridge.ensure_bridge(settings))", settings) for _ in range(8)]
-    assert len(set(outputs(children))) == 1
-    assert all(one.returncode == 0 for one in children)
-
-
-def test_two_engines_that_start_at_once_choose_different_subnets() -> None:
-    pairs = [Roots() for _ in range(4)]
-    engines = [settings_for({}, data_root=pair.data_root, run_root=pair.run_root) for pair in pairs]
-    try:
-        children = [child("print(bridge.ensure_bridge(settings).subnet)", engine) for engine in engines]
-        chosen = outputs(children)
-        assert len(set(chosen)) == 4
-        assert set(chosen) <= set(construction.POOL)
-    finally:
-        for engine, pair in zip(engines, pairs, strict=True):
-            bridge.remove_all(engine)
-            pair.remove()
-
-
-def test_a_chosen_subnet_is_remembered_over_a_reboot_unless_somebody_else_has_it_now(own_roots: Roots) -> None:
-    engine = settings_for({}, data_root=own_roots.data_root, run_root=own_roots.run_root)
-    first = bridge.ensure_bridge(engine)
-
-    def reboot() -> None:
-        subprocess.run(["ip", "link", "delete", engine.bridge], check=True)
-        os.unlink(f"{engine.run_root}/networks/bridge.json")
-
-    reboot()
-    # the first of the pool is free again for others, yet ours is chosen: prove it with one further down
-    choice = Path(f"{engine.data_root}/networks/bridge.json")
-    later = "10.239.0.0/16"
-    choice.write_text(choice.read_text().replace(first.subnet, later))
-    assert bridge.ensure_bridge(engine).subnet == later
-    reboot()
-    name = "t" + engine.instance[-6:]
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    try:
-        subprocess.run(["ip", "address", "add", "10.239.7.1/24", "dev", name], check=True)
-        assert bridge.ensure_bridge(engine).subnet not in ("", later)
-    finally:
-        subprocess.run(["ip", "link", "delete", name], check=True)
-        bridge.remove_all(engine)
-
-
-def test_the_subnet_changes_when_no_container_has_an_address_and_not_before(settings: Settings) -> None:
-    attachment = bridge.lease(settings, container_id=identifier(1))
-    other = settings.replace(subnet=settings.subnet.replace("10.209.", "10.208."))
-    with pytest.raises(Conflict, match="containers have addresses in it"):
-        bridge.ensure_bridge(other)
-    bridge.disconnect(settings, attachment, container_id=identifier(1))
-    assert bridge.ensure_bridge(other).gateway.startswith("10.208.")
-    addresses = subprocess.run(
-        ["ip", "-4", "-o", "address", "show", settings.bridge], capture_output=True, text=True, check=True
-    ).stdout
-    assert addresses.count("inet ") == 1
-
-
-@pytest.mark.parametrize("subnet", ["10.1.2.3", "10.1.2.3/24", "10.1.0.0/31", "10.1.0.0/7", "fd00::/64", "x/16"])
-def test_a_subnet_that_makes_no_sense_is_refused_and_nothing_is_made(settings: Settings, subnet: str) -> None:
-    with pytest.raises(InvalidArgument, match="invalid subnet"):
-        bridge.ensure_bridge(settings.replace(subnet=subnet))
-    assert settings.bridge not in link_names()
-
-
-def test_an_ordinary_user_is_told_that_rights_are_missing(own_roots: Roots) -> None:
-    for path in (own_roots.run_root, own_roots.data_root):
-        os.chown(path, 65534, 65534)
-    code = (
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "try: bridge.ensure_bridge(settings)\n"
-        "except Exception as err: print(type(err).__name__, '|', err, '|', err.hint)\n"
-    )
-    (said,) = outputs([child(code, own_roots.settings)])
-    kind, what, hint = said.split(" | ")
-    assert kind == Denied.__name__
-    assert f"bridge {own_roots.settings.bridge}" in what
-    assert hint == "run as root"
-
-
-def test_removing_all_leaves_no_link_no_table_and_no_claim(settings: Settings) -> None:
-    with space() as own:
-        attachment = bridge.lease(settings, container_id=identifier(1), ports=(publish(0),))
-        bridge.connect(settings, attachment, namespace_socket=own.netlink)
-        bridge.remove_all(settings)
-        assert settings.bridge not in link_names()
-        assert attachment.host_link not in link_names()
-    assert own_tables(settings) == []
-    assert leftovers(settings) == []
-    bridge.remove_all(settings)
-
-
-# --- addresses ------------------------------------------------------------------------------------------------------
 
 
 def test_addresses_leased_by_16_processes_at_once_are_unique(settings: Settings) -> None:
@@ -240,9 +75,6 @@ def test_a_full_subnet_is_an_error_until_somebody_leaves(settings: Settings) -> 
         bridge.lease(small, container_id=identifier(6))
     bridge.disconnect(small, held[2], container_id=identifier(2))
     assert bridge.lease(small, container_id=identifier(7)).address == held[2].address
-
-
-# --- ports ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,125 +164,6 @@ def test_a_port_that_makes_no_sense_is_refused(settings: Settings, port: PortMap
     assert leftovers(settings) == []
 
 
-# --- the end --------------------------------------------------------------------------------------------------------
-
-
-def test_disconnecting_twice_takes_nothing_from_the_next_owner(settings: Settings) -> None:
-    port = free_port()
-    old = bridge.lease(settings, container_id=identifier(1), ports=(publish(port),))
-    bridge.disconnect(settings, old, container_id=identifier(1))
-    with space() as own:
-        new = bridge.lease(settings, container_id=identifier(2), ports=(publish(port),))
-        bridge.connect(settings, new, namespace_socket=own.netlink)
-        bridge.disconnect(settings, old, container_id=identifier(1))
-        assert len(nftables.list_elements(settings.nft_table, "ports")) == 1
-        assert [claim.container_id for claim in ports.list_claims(settings)] == [identifier(2)]
-        bridge.disconnect(settings, new, container_id=identifier(2), wait=True)
-    assert leftovers(settings) == []
-
-
-def test_a_container_connects_again_while_its_last_namespace_is_still_there(settings: Settings) -> None:
-    with space() as last, space() as own:
-        first = bridge.lease(settings, container_id=identifier(1))
-        bridge.connect(settings, first, namespace_socket=last.netlink)
-        bridge.disconnect(settings, first, container_id=identifier(1))
-        second = bridge.lease(settings, container_id=identifier(1))
-        bridge.connect(settings, second, namespace_socket=own.netlink)
-        assert second.address in own.run("ip", "address", "show", "eth0")
-        assert "eth0" not in last.run("ip", "link")
-        bridge.disconnect(settings, second, container_id=identifier(1), wait=True)
-
-
-def test_a_sweep_releases_what_the_dead_hold_and_nothing_else(settings: Settings) -> None:
-    port = free_port()
-    with space() as dead, space() as living:
-        lost = bridge.lease(
-            settings, container_id=identifier(1), ports=(publish(port), publish(0, address="127.0.0.1"))
-        )
-        bridge.connect(settings, lost, namespace_socket=dead.netlink)
-        kept = bridge.lease(settings, container_id=identifier(2), ports=(publish(0),))
-        bridge.connect(settings, kept, namespace_socket=living.netlink)
-        assert bridge.sweep(settings, alive={identifier(2)}) == 1
-        assert bridge.sweep(settings, alive={identifier(2)}) == 0
-        assert sorted(leftovers(settings)) == sorted(
-            [f"lease {kept.address}", f"claim {kept.ports[0].host_port}", "element of ports", f"link {kept.host_link}"]
-        )
-        bridge.disconnect(settings, kept, container_id=identifier(2), wait=True)
-
-
-def test_a_sweep_asks_who_is_alive_after_it_has_read_the_leases(settings: Settings) -> None:
-    bridge.lease(settings, container_id=identifier(1))
-    started: list[Attachment] = []
-
-    class LooksWhenAsked:
-        def __contains__(self, container_id: object) -> bool:
-            if not started:  # a container starts in the middle of the sweep
-                started.append(bridge.lease(settings, container_id=identifier(2)))
-            return container_id == identifier(2)
-
-    assert bridge.sweep(settings, alive=LooksWhenAsked()) == 1
-    assert list(ipam.list_leases(settings).values()) == [identifier(2)]
-
-
-def test_one_engines_sweep_and_removal_leave_another_engine_alone(settings: Settings) -> None:
-    pair = Roots()
-    other = pair.settings
-    try:
-        with space() as own:
-            kept = bridge.lease(other, container_id=identifier(1), ports=(publish(0),))
-            bridge.connect(other, kept, namespace_socket=own.netlink)
-            before = leftovers(other)
-            bridge.lease(settings, container_id=identifier(2))
-            assert bridge.sweep(settings, alive=set()) == 1
-            bridge.remove_all(settings)
-            assert leftovers(other) == before
-            bridge.disconnect(other, kept, container_id=identifier(1), wait=True)
-    finally:
-        bridge.remove_all(other)
-        pair.remove()
-
-
-# Kills itself before the n-th change to disk or kernel: every place where a crash can leave something half done.
-_KILLED = """
-from cloison.linux.netlink import NetlinkSocket
-left = int(sys.argv[1])
-def counted(function):
-    def call(*args, **keywords):
-        global left
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-        return function(*args, **keywords)
-    return call
-os.symlink, os.unlink = counted(os.symlink), counted(os.unlink)
-NetlinkSocket.transact = counted(NetlinkSocket.transact)
-mappings = (PortMapping(container_port=80), PortMapping(container_port=81, host_address="127.0.0.1"))
-attachment = bridge.lease(settings, container_id="dead", ports=mappings)
-bridge.connect(settings, attachment, namespace_socket=int(sys.argv[2]))
-bridge.disconnect(settings, attachment, container_id="dead")
-print("survived")
-"""
-
-
-def test_wherever_a_process_is_killed_a_sweep_leaves_nothing(settings: Settings) -> None:
-    bridge.ensure_bridge(settings)
-    steps = 0
-    for steps in range(100):
-        with space() as own:
-            done = subprocess.run(
-                program(_KILLED, settings, str(steps), str(own.netlink)), pass_fds=[own.netlink], capture_output=True,
-                text=True, timeout=60, env=ENVIRON,
-            )  # fmt: skip
-            assert done.returncode in (0, -signal.SIGKILL), done.stderr
-            bridge.sweep(settings, alive=set())
-            found = [entry for entry in leftovers(settings) if not entry.startswith("link ") or done.returncode]
-            assert found == [], f"killed before step {steps}"
-        if done.stdout:
-            break
-    assert steps > 12, "that many changes there are at least"
-    until(lambda: not leftovers(settings), what="the end of the last links")
-
-
 def test_a_lease_costs_the_same_when_a_thousand_ports_are_published(settings: Settings) -> None:
     bridge.ensure_bridge(settings)
 
@@ -467,3 +180,42 @@ def test_a_lease_costs_the_same_when_a_thousand_ports_are_published(settings: Se
     for number in range(100, 110):
         bridge.lease(settings, container_id=identifier(number), ports=tuple(publish(0) for _ in range(100)))
     assert median_ms() < 4 * alone + 2
+
+
+def test_five_thousand_ports_are_published_and_withdrawn_in_one_transaction_each(settings: Settings) -> None:
+    bridge.ensure_bridge(settings)
+    mappings = [PortMapping(container_port=port, host_port=port) for port in range(10_000, 15_000)]
+    firewall.publish(settings, address="10.209.0.9", ports=mappings)
+    listed = nftables.list_elements(settings.nft_table, "ports")
+    assert sorted(listed, key=lambda e: e.key) == firewall.plan_elements("10.209.0.9", mappings)
+    firewall.withdraw(settings, address="10.209.0.9", ports=mappings)
+    assert nftables.list_elements(settings.nft_table, "ports") == []
+
+
+def test_a_key_that_leads_elsewhere_is_a_conflict_and_nothing_at_all_is_added(settings: Settings) -> None:
+    bridge.ensure_bridge(settings)
+    old, fresh, new = firewall.plan_elements("10.209.0.9", [publish(80), publish(81), publish(82)])
+    nftables.add_elements(settings.nft_table, [old])
+    nftables.add_elements(settings.nft_table, [old])
+    other = old.replace(value=fresh.value[:4] + b"\x99\x99\0\0")
+    with pytest.raises(Conflict, match="cannot add 3 elements to nft table"):
+        nftables.add_elements(settings.nft_table, [fresh, other, new])
+    assert nftables.list_elements(settings.nft_table, "ports") == [old]
+
+
+def test_missing_elements_are_no_error_and_the_others_are_deleted(settings: Settings) -> None:
+    bridge.ensure_bridge(settings)
+    first, second, third = firewall.plan_elements("10.209.0.9", [publish(80), publish(81), publish(82)])
+    nftables.add_elements(settings.nft_table, [first, third])
+    nftables.delete_elements(settings.nft_table, [first, second, third])
+    assert nftables.list_elements(settings.nft_table, "ports") == []
+    nftables.delete_elements("no_such_table", [first])
+    with pytest.raises(NotFound, match="no_such_table"):
+        nftables.add_elements("no_such_table", [first])
+
+
+def test_a_claim_takes_over_an_element_that_a_crash_left_behind(settings: Settings) -> None:
+    bridge.ensure_bridge(settings)
+    firewall.publish(settings, address="10.209.0.8", ports=[publish(80)])
+    firewall.publish(settings, address="10.209.0.9", ports=[publish(80)])
+    assert nftables.list_elements(settings.nft_table, "ports") == firewall.plan_elements("10.209.0.9", [publish(80)])

@@ -1,4 +1,4 @@
-"""Packets through the default network: from the host, from containers, from outside; TCP and UDP; what must not pass."""
+"""Packets through the default network: from the host, from containers, from outside; and what must not pass."""
 
 from __future__ import annotations
 

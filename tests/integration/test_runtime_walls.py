@@ -84,6 +84,12 @@ def test_the_control_group_is_entered_before_the_command_and_seen_as_its_root(wo
             if names in joined or (not names and placement.into):
                 assert place == "/", line
         assert "50\n" in text
+        assert (
+            world.output(
+                "sh", "-c", "touch /sys/fs/cgroup/x /sys/fs/cgroup/*/x 2>/dev/null; find /sys/fs/cgroup -name x"
+            )
+            == ""
+        )
         assert "cloison-test" not in "".join(line for line in text.splitlines() if line in own and line.endswith(path))
     finally:
         cgroups.remove(layout, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -284,13 +285,15 @@ def test_attach_sends_standard_input_to_its_end(line: Line, stdin: Path) -> None
     spec = ContainerSpec(image="img", interactive=True)
     line.engine.records = [record_of("a", state=RUNNING, spec=spec)]
     session = line.engine.session
-    monitor = os.fork()
-    if monitor == 0:  # answers once the input has come
+
+    def answer() -> None:  # once the input has come
         session.far.recv(100)
         session.far.send(b"x0")
-        os._exit(0)
+
+    monitor = threading.Thread(target=answer)
+    monitor.start()
     assert line("attach", "a") == 0
-    os.waitpid(monitor, 0)
+    monitor.join()
     assert ("input", b"input") in session.sent
 
 

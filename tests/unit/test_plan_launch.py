@@ -97,12 +97,12 @@ def test_on_cgroup_v1_the_wait_for_the_parent_comes_after_every_other_mount_and_
         "unshare cgroup",
         "mount tmpfs tmpfs /sys/fs/cgroup nosuid mode=755 size=64k nr_inodes=64",
         "directory /sys/fs/cgroup/cpu,cpuacct 755",
-        "mount cgroup cgroup /sys/fs/cgroup/cpu,cpuacct nosuid,ro cpu,cpuacct",
         "symlink cpu,cpuacct /sys/fs/cgroup/cpu",
         "symlink cpu,cpuacct /sys/fs/cgroup/cpuacct",
         "directory /sys/fs/cgroup/memory 755",
-        "mount cgroup cgroup /sys/fs/cgroup/memory nosuid,ro memory",
         "readonly-path /sys/fs/cgroup",
+        "mount cgroup cgroup /sys/fs/cgroup/cpu,cpuacct nosuid,ro cpu,cpuacct",
+        "mount cgroup cgroup /sys/fs/cgroup/memory nosuid,ro memory",
     ]
 
 

@@ -44,9 +44,10 @@ def test_a_reference_has_a_canonical_and_a_familiar_form(text: str, canonical: s
     "text",
     [
         "", ":", "@", "/", "a//b", "a/", "/a", "a:", "a:-x", "a:.x", "a:" + "t" * 129, "-a", "a-", "a..b", "a___b",
-        "a/_b", "a b", "a\n", "a:x\n", "a:x y", "a@b", "a@sha256:", f"a@{SHA}0", f"a@{SHA.upper()}", f"a@{SHA}\n", f"a@@{SHA}",
-        "a@md5:" + "0" * 32, "a@sha256:../../../x", "é", "a:é", "٣", "a/b:٣", "under_score.org/a", "-x.org/a",
-        "x.org:a/b", "x.org:/b", "[::1/a", "[x]/a", "a:b:c", "a" * 256, "ab" * 32, "a/../b", "./a", "../a", "a\0b", "a%2fb",
+        "a/_b", "a b", "a\n", "a:x\n", "a:x y", "a@b", "a@sha256:", f"a@{SHA}0", f"a@{SHA.upper()}", f"a@{SHA}\n",
+        f"a@@{SHA}", "a@md5:" + "0" * 32, "a@sha256:../../../x", "é", "a:é", "٣", "a/b:٣", "under_score.org/a",
+        "-x.org/a", "x.org:a/b", "x.org:/b", "[::1/a", "[x]/a", "a:b:c", "a" * 256, "ab" * 32, "a/../b", "./a",
+        "../a", "a\0b", "a%2fb",
     ],
 )  # fmt: skip
 def test_what_docker_refuses_is_refused(text: str) -> None:

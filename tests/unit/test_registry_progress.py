@@ -10,7 +10,6 @@ import sys
 import threading
 
 from cloison.cli.progress import PlainProgress, Quiet, progress_on
-from cloison.images.progress import summary
 
 TERMINAL = {"TERM": "xterm-256color"}
 
@@ -113,10 +112,3 @@ def test_plain_progress_does_not_load_rich() -> None:
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert done.stdout == "False False\n", done.stderr
-
-
-def test_the_summary_has_dockers_words() -> None:
-    assert summary("debian:12", digest="sha256:ab", newer=True) == (
-        "Digest: sha256:ab", "Status: Downloaded newer image for debian:12",
-    )  # fmt: skip
-    assert summary("debian:12", digest="sha256:ab", newer=False)[1] == "Status: Image is up to date for debian:12"

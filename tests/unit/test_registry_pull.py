@@ -170,15 +170,28 @@ def test_a_wrong_layer_ends_the_others_and_none_is_half_visible(server: Scripted
     assert nothing_unfinished(blobs)
 
 
-def test_a_layer_that_is_there_with_another_size_is_refused(server: ScriptedRegistry, blobs: Blobs) -> None:
+def test_a_descriptor_with_another_size_than_the_blob_that_is_there_is_refused(
+    server: ScriptedRegistry, blobs: Blobs
+) -> None:
     add_image(server, DATA)
     fetched = pull(server, blobs)
     digest = fetched.layers[0].digest
     manifest = json.loads(blobs.read(fetched.manifest_digest))
     manifest["layers"][0]["size"] = len(DATA) + 1
     server.add_manifest(manifest)
-    with pytest.raises(InvalidArgument, match=f"blob {digest} does not match"):
+    with pytest.raises(InvalidArgument, match=f"blob {digest} does not have {len(DATA) + 1} bytes"):
         pull(server, blobs)
+    assert Path(blobs.path(digest)).read_bytes() == DATA
+
+
+def test_a_blob_that_was_cut_short_on_disk_is_mended_by_the_next_pull(server: ScriptedRegistry, blobs: Blobs) -> None:
+    add_image(server, DATA)
+    digest = pull(server, blobs).layers[0].digest
+    path = Path(blobs.path(digest))
+    path.unlink()
+    path.write_bytes(DATA[:1000])
+    pull(server, blobs)
+    assert path.read_bytes() == DATA
 
 
 def test_a_registry_that_breaks_off_every_layer_leaves_nothing(server: ScriptedRegistry, blobs: Blobs) -> None:

@@ -18,7 +18,7 @@ from cloison.archive.headers import (
     GNU_LONG_LINK,
     GNU_LONG_NAME,
     GNU_SPARSE,
-    PAX,
+    PAX_GLOBAL,
     ZERO_BLOCK,
     Entry,
     parse_header,
@@ -152,10 +152,11 @@ class TarReader:
         self._skip_rest()
         long_name = long_link = b""
         records: Records | None = None
+        pending = False
         while True:
             block = self._block()
             if block is None:
-                if long_name or long_link or records is not None:
+                if pending:
                     raise bad_archive("it ends after an extended header")
                 return None
             entry = parse_header(block)
@@ -163,11 +164,12 @@ class TarReader:
             if entry.kind not in EXTENSIONS:
                 break
             data = self._extension(entry)
+            pending = pending or entry.kind != PAX_GLOBAL
             if entry.kind == GNU_LONG_NAME:
                 long_name = data.rstrip(b"\0")
             elif entry.kind == GNU_LONG_LINK:
                 long_link = data.rstrip(b"\0")
-            elif entry.kind != PAX:
+            elif entry.kind == PAX_GLOBAL:
                 self._globals = list({**dict(self._globals), **dict(check_global(parse_records(data)))}.items())
             elif records is not None:
                 raise bad_archive("two extended headers for one member")
@@ -199,8 +201,8 @@ class TarReader:
             raise bad_archive(f"an extended header of {entry.size} bytes")
         data = self._source.take(entry.size)
         self._source.take(-entry.size % BLOCK)
-        if entry.kind in (GNU_LONG_NAME, GNU_LONG_LINK) and b"\0" in data.rstrip(b"\0"):
-            raise bad_archive("a long name holds a NUL")
+        if entry.kind in (GNU_LONG_NAME, GNU_LONG_LINK) and b"\0" in (data.rstrip(b"\0") or b"\0"):
+            raise bad_archive("a long name is empty or holds a NUL")
         return data
 
     def _complete(self, entry: Entry, block: bytes, *, records: Records, gnu_name: bytes) -> None:

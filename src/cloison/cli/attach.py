@@ -49,10 +49,10 @@ def stream(call: Call, session: Session, *, record: ContainerRecord, interactive
     from cloison.cli.signals import Handlers
     from cloison.cli.stream import Streamer
 
+    session.attach(stdin=interactive, stdout=True, stderr=True)
     if record.spec.tty:
         quiet: Handlers = Handlers((), lambda _number: None)
         return foreground.stream_terminal(session, call, interactive=interactive, handlers=quiet, redraw=True)
-    session.attach(stdin=interactive, stdout=True, stderr=True)
     with foreground.forwarding(call, session):
         return Streamer(session, stdin=output.STDIN if interactive else -1).run()
 

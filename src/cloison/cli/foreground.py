@@ -108,7 +108,6 @@ def stream_terminal(
     raw = RawTerminal(output.STDIN, wanted=interactive and not call.environ.get("NORAW"))
     try:
         with dying_cleanly(raw.restore), Handlers((SIGWINCH,), fit), handlers, raw:
-            session.attach(stdin=interactive, stdout=True, stderr=True)
             if redraw:
                 rows, columns = terminal_size(output.STDIN, output.STDOUT, output.STDERR)
                 if rows:

@@ -122,7 +122,7 @@ class Containers:
     def finish(self, session: Session, *, reason: str = "") -> ContainerState:
         """Wait for the end of a container that `run` or `start` gave back, clean up, say how it ended."""
         exit = session.wait()
-        return ending.finish_run(session.id, settings=self._settings, exit=exit, reason=reason)
+        return ending.finish_run(session.id, settings=self._settings, exit=exit, pid=session.pid, reason=reason)
 
     def wait(self, name: str) -> int:
         """Exit code, once the container has ended. An ended one answers at once."""
@@ -219,7 +219,7 @@ class Containers:
         record, running = self.running(name)
         if record.state.status == "paused":
             raise Conflict(f"container {record.name} is paused", hint="unpause the container before exec")
-        return joining.exec_in(record, running, spec, settings=self._settings, stdio=stdio)
+        return joining.exec_in(record, running, spec=spec, settings=self._settings, stdio=stdio)
 
     def finish_exec(self, session: Session) -> int:
         """Exit code of an exec session, once it has ended; 137 when its monitor was killed."""

@@ -14,35 +14,40 @@ from cloison.linux import cgroups
 from cloison.model.container import ContainerState
 from cloison.runtime.session import parse_exit
 from cloison.store.atomic import read_file
-from cloison.store.containers import ContainerStore
+from cloison.store.containers import ContainerStore, Running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.model.container import ContainerRecord
     from cloison.model.settings import Settings
     from cloison.runtime.session import Exit
-    from cloison.store.containers import Running
     from cloison.store.locks import Lock
 
 _SIGKILL = 9
 _MONITOR_LOST = 255
 
 
-def finish_run(container_id: str, *, settings: Settings, exit: Exit | None = None, reason: str = "") -> ContainerState:
-    """Clean up after a container that has ended; idempotent. ``exit`` is the monitor's word, else its file is read.
+def finish_run(
+    container_id: str, *, settings: Settings, exit: Exit | None = None, pid: int = 0, reason: str = ""
+) -> ContainerState:
+    """Clean up after a container that has ended; idempotent.
 
-    Returns the final state. Raises: NotFound when somebody else has removed the container already and ``exit`` is
-    unknown.
+    ``exit`` is what the monitor told us of the run whose init was ``pid``; without it the exit file is read. Whoever
+    comes late may meet the container's next run, and leaves it alone.
+
+    Returns the final state. Raises: NotFound when somebody else has removed the container and ``exit`` is unknown.
     """
     store = ContainerStore(settings)
     try:
         lock = store.lock(container_id)
     except NotFound:
-        return _state_after_others(store, container_id, exit, reason)
+        return _state_after_others(store, container_id, exit, reason=reason)
     with lock:
         running = store.load_running(container_id)
-        if running is None:
-            return _state_after_others(store, container_id, exit, reason)
+        if running is None or (exit is not None and running.pid != pid):
+            return _state_after_others(store, container_id, exit, reason=reason)
+        if exit is None and store.monitor_lives(container_id):
+            return ContainerState(status="running", pid=running.pid, started_ns=running.started_ns)
         record = store.load(container_id)
         state = final_state(exit or _read_exit(store, container_id), running=running, reason=reason)
         clean_up(record, running, settings=settings, state=state)
@@ -105,17 +110,11 @@ def _read_exit(store: ContainerStore, container_id: str) -> Exit | None:
         return None
 
 
-def _state_after_others(store: ContainerStore, container_id: str, exit: Exit | None, reason: str) -> ContainerState:
+def _state_after_others(store: ContainerStore, container_id: str, exit: Exit | None, *, reason: str) -> ContainerState:
     """Somebody else cleaned up first: what they saved, or what the monitor told us."""
     if exit is not None:
-        return final_state(exit, running=_nothing(), reason=reason)
+        return final_state(exit, running=Running(), reason=reason)
     return store.load(container_id).state
-
-
-def _nothing() -> Running:
-    from cloison.store.containers import Running
-
-    return Running()
 
 
 def sweep(settings: Settings) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Containers, images, networks and the system of one pair of roots. Thread-safe: nothing in it changes after ``__init__``."""
+    """Containers, images, networks and the system of one pair of roots. Thread-safe: nothing in it ever changes."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         """Touches nothing yet: the roots are made by the first use-case that needs them."""

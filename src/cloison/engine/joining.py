@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloison.engine import specs
+from cloison.engine.launching import attach_terminal
 from cloison.errors import Internal
 from cloison.linux import cgroups, proc
 from cloison.runtime import launch
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from cloison.store.containers import Running
 
 
-def exec_in(record: ContainerRecord, running: Running, spec: ExecSpec, *, settings: Settings, stdio: Stdio) -> Session:
-    """On return the command has been executed. Raises.
+def exec_in(record: ContainerRecord, running: Running, *, spec: ExecSpec, settings: Settings, stdio: Stdio) -> Session:
+    """Run it; on return it has been executed.
 
-    LaunchFailed and its kinds, NotFound when the container ended.
+    Raises: LaunchFailed and its kinds, NotFound when the container ended meanwhile.
     """
     facts = read_facts()
     process, seccomp = specs.build_exec(record, spec, settings=settings, facts=facts, stdio=stdio)
@@ -38,6 +39,7 @@ def exec_in(record: ContainerRecord, running: Running, spec: ExecSpec, *, settin
             keyring=record.id,
         )
         session = launch.launch(ops, id=record.id)
+        attach_terminal(session, stdio)
     finally:
         os.close(pidfd)
     try:

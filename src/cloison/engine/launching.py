@@ -86,6 +86,7 @@ class _Start:
             placement = self._place(build)
             around = around.replace(placement=placement, seccomp=build.seccomp)
             self._session = launch.launch(plan_launch(build.spec, around=around, stdio=stdio), id=record.id)
+            attach_terminal(self._session, stdio)
         finally:
             os.close(around.monitor.listen)
             lock.release()
@@ -191,6 +192,16 @@ class _Start:
         code = next((code for kind, code in _FAILED_CODES if isinstance(err, kind)), 128)
         state = ContainerState(status="created", exit_code=code, reason="start-failed", error=str(err))
         ending.clean_up(self._record, self._running, settings=self._settings, state=state)
+
+
+def attach_terminal(session: Session, stdio: Stdio) -> None:
+    """Ask for a terminal's output before the command exists: nothing that it writes first is missed."""
+    if stdio.stdin != "pty" or stdio.detached:
+        return
+    try:
+        session.attach(stdin=True, stdout=True, stderr=True)
+    except Conflict:
+        pass  # the launcher has failed already; its last message says why
 
 
 def _start_time(pid: int) -> int:

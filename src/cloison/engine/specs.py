@@ -46,6 +46,7 @@ class Neighbour(Record):
     id: str
     pid: int
     pid_started: int
+    hostname: str
 
     def namespace(self, kind: str) -> str:
         return f"/proc/{self.pid}/ns/{kind}"
@@ -78,7 +79,8 @@ def _neighbour(mode: str, *, settings: Settings, known: tuple[str, ...], flag: s
     running = store.load_running(container_id)
     if running is None or not running.pid or not store.monitor_lives(container_id):
         raise Conflict(f"cannot join {flag} of container {container_id[:12]}", why="it is not running")
-    return Neighbour(id=container_id, pid=running.pid, pid_started=running.pid_started)
+    name = hostname_of(store.load(container_id))
+    return Neighbour(id=container_id, pid=running.pid, pid_started=running.pid_started, hostname=name)
 
 
 def check_neighbours(neighbours: Neighbours) -> None:
@@ -88,7 +90,10 @@ def check_neighbours(neighbours: Neighbours) -> None:
             raise Conflict(f"container {neighbour.id[:12]} ended while its namespace was being joined")
 
 
-def hostname_of(record: ContainerRecord) -> str:
+def hostname_of(record: ContainerRecord, neighbours: Neighbours | None = None) -> str:
+    """The container's own, the host's when it shares that, or that of the container whose network it joins."""
+    if neighbours is not None and neighbours.network is not None and not record.spec.hostname:
+        return neighbours.network.hostname
     if record.spec.uts_mode == "host" or record.spec.network == "host":
         return record.spec.hostname or os.uname().nodename
     return record.spec.hostname or record.id[:12]
@@ -115,6 +120,7 @@ def build_spec(
     """Raises: InvalidArgument, NotFound (device, bind source), Denied (capability, sysctl)."""
     spec = record.spec
     identity = _identity(record, settings=settings)
+    hostname = hostname_of(record, neighbours)
     capabilities = _capabilities(spec, facts=facts, uid=identity.uid)
     devices, rules = _devices(spec)
     linux = Linux(
@@ -137,7 +143,7 @@ def build_spec(
     oci = Spec(
         process=Process(
             args=record.argv,
-            env=_environment(record, identity, tty=spec.tty),
+            env=_environment(record, identity, hostname=hostname),
             cwd=os.path.normpath(record.workdir) if record.workdir.startswith("/") else f"/{record.workdir}",
             terminal=spec.tty,
             console_size=(stdio.rows, stdio.columns),
@@ -148,7 +154,7 @@ def build_spec(
             oom_score_adj=spec.resources.oom_score_adj or None,
         ),
         root=Root(mount=root, readonly=spec.read_only),
-        hostname="" if spec.uts_mode == "host" else hostname_of(record),
+        hostname="" if spec.uts_mode == "host" else hostname,
         domainname=spec.domainname,
         mounts=_mounts(record, settings=settings, host_files=host_files, neighbours=neighbours),
         linux=linux,
@@ -169,7 +175,7 @@ def build_exec(
     capabilities = _capabilities(rights, facts=facts, uid=identity.uid)
     process = Process(
         args=spec.command,
-        env=_environment(base, identity, tty=spec.tty),
+        env=_environment(base.replace(spec=base.spec.replace(tty=spec.tty)), identity, hostname=hostname_of(record)),
         cwd=spec.workdir or record.workdir,
         terminal=spec.tty,
         console_size=(stdio.rows, stdio.columns),
@@ -210,13 +216,13 @@ def _filter(spec: ContainerSpec, capabilities: Capabilities, *, settings: Settin
         return file.read()
 
 
-def _environment(record: ContainerRecord, identity: users.Identity, *, tty: bool) -> tuple[str, ...]:
+def _environment(record: ContainerRecord, identity: users.Identity, *, hostname: str) -> tuple[str, ...]:
     """Docker's order: PATH, HOSTNAME, TERM with a terminal, the image's and the user's words, HOME last."""
     given = {word.partition("=")[0] for word in record.env}
     first = [f"PATH={_DEFAULT_PATH}"] if "PATH" not in given else []
     if "HOSTNAME" not in given:
-        first.append(f"HOSTNAME={hostname_of(record)}")
-    if tty and "TERM" not in given:
+        first.append(f"HOSTNAME={hostname}")
+    if record.spec.tty and "TERM" not in given:
         first.append("TERM=xterm")
     home = [f"HOME={identity.home}"] if "HOME" not in given else []
     return (*first, *record.env, *home)

@@ -39,9 +39,3 @@ class NoProgress(Progress):
 
     def message(self, text: str) -> None:
         pass
-
-
-def summary(familiar: str, *, digest: str, newer: bool) -> tuple[str, str]:
-    """The last two lines of a pull, in docker's words; ``familiar`` is the reference as people type it."""
-    status = "Downloaded newer image" if newer else "Image is up to date"
-    return f"Digest: {digest}", f"Status: {status} for {familiar}"

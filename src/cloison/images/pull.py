@@ -208,8 +208,7 @@ class _Crew:
     def _fetch(self, descriptor: Descriptor) -> None:
         item = short(descriptor.digest)
         shown = descriptor.digest != self._quiet
-        if self._blobs.has(descriptor.digest):
-            self._check_size(descriptor)
+        if self._is_there(descriptor):
             if shown:
                 self._progress.finish(item, "Already exists")
             return
@@ -223,12 +222,9 @@ class _Crew:
         if shown:
             self._progress.finish(item, "Download complete")
 
-    def _check_size(self, descriptor: Descriptor) -> None:
-        size = self._blobs.size(descriptor.digest)
-        if size != descriptor.size:
-            raise InvalidArgument(
-                f"blob {descriptor.digest} does not match", why=f"{size} bytes, not {descriptor.size}"
-            )
+    def _is_there(self, descriptor: Descriptor) -> bool:
+        # when sizes differ, the file or the descriptor is wrong: fetching again mends the one and tells the other
+        return self._blobs.has(descriptor.digest) and self._blobs.size(descriptor.digest) == descriptor.size
 
 
 def short(digest: str) -> str:

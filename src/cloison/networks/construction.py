@@ -210,7 +210,8 @@ def _choice(settings: Settings) -> str:
 def _read(path: str) -> Bridge | None:
     """A damaged or newer file counts as none: the facts are in the kernel, and the choice can be made again."""
     try:
-        return from_plain(Bridge, json.loads(read_file(path)))
+        plain = json.loads(read_file(path))
+        return from_plain(Bridge, plain) if isinstance(plain, dict) else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

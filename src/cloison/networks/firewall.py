@@ -18,7 +18,6 @@ from __future__ import annotations
 from _socket import AF_INET, inet_pton
 
 from cloison.errors import Conflict
-from cloison.linux.conntrack import forget_udp_flows
 from cloison.linux.nftables import Element, add_elements, concatenate, delete_elements, load_ruleset
 from cloison.networks.ports import ANY, PROTOCOLS, list_claims
 
@@ -109,11 +108,15 @@ def forget_flows_before(ports: Sequence[PortMapping]) -> None:
     """UDP flows to these host ports that began before they were published go on untranslated: forget them."""
     numbers = {port.host_port for port in ports if port.protocol == "udp"}
     if numbers:
+        from cloison.linux.conntrack import forget_udp_flows  # few containers publish UDP
+
         forget_udp_flows(lambda port, _answers: port in numbers)
 
 
 def forget_flows_to(address: str) -> None:
     """UDP flows that are translated to a container which is gone would never reach the next one: forget them."""
+    from cloison.linux.conntrack import forget_udp_flows
+
     packed = inet_pton(AF_INET, address)
     forget_udp_flows(lambda _port, answers: answers == packed)
 

@@ -124,17 +124,18 @@ def plan_cgroup_mount(mount: Mount, *, hierarchies: Sequence[tuple[str, str]]) -
         return (op("mount", "cgroup2", "cgroup", mount.target, attributes),)
     writable = ",".join(word for word in attributes.split(",") if word != "ro")
     ops = [op("mount", "tmpfs", "tmpfs", mount.target, writable, "mode=755", "size=64k", "nr_inodes=64")]
+    views = []
     for mountpoint, controllers in hierarchies:
         name = mountpoint.rsplit("/", 1)[1]
         directory = f"{mount.target}/{name}"
-        kind = ("cgroup", "cgroup", directory, attributes, controllers) if controllers else ()
         ops.append(op("directory", directory, "755"))
-        ops.append(op("mount", *(kind or ("cgroup2", "cgroup", directory, attributes))))
         if "," in controllers and name == controllers:
             ops += [op("symlink", name, f"{mount.target}/{alias}") for alias in controllers.split(",")]
+        kind, data = ("cgroup", (controllers,)) if controllers else ("cgroup2", ())
+        views.append(op("mount", kind, "cgroup", directory, attributes, *data))
     if writable != attributes:
-        ops.append(op("readonly-path", mount.target))
-    return tuple(ops)
+        ops.append(op("readonly-path", mount.target))  # before the views, or it would copy each of them
+    return (*ops, *views)
 
 
 def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple[Op, ...]:

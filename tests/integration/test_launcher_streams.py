@@ -1,0 +1,441 @@
+"""The monitor: bytes to pipes, log, relay and clients without loss, terminal, start, attach, the end."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher_plan import Operation, Run, World, end_all, launch, parse_exit
+
+SIZE = 8 << 20
+ZEROS = ("dd", "if=/dev/zero", "bs=8192", "count=1024")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    before = Path("/proc/self/mountinfo").read_text()
+    yield World(str(tmp_path))
+    end_all()
+    assert Path("/proc/self/mountinfo").read_text() == before, "a mount leaked to the host"
+
+
+def attached(run: Run, bits: int = 6) -> Run:
+    run.send("A", bytes([bits]))
+    run.send("S")
+    return run
+
+
+def eventually(condition: Callable[[], bool], timeout: float = 10) -> bool:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def records(path: Path) -> list[tuple[int, int, bytes]]:
+    """The log's frames: stream, time, bytes."""
+    data, found = path.read_bytes(), []
+    while data:
+        stream, zero, length, moment = struct.unpack("<B3sIQ", data[:16])
+        assert zero == bytes(3) and len(data) >= 16 + length
+        found.append((stream, moment, data[16 : 16 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def connect(path: Path) -> Run:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect(str(path))
+    return Run(subprocess.Popen(["true"]), client)
+
+
+def hang_up(run: Run) -> None:
+    run.client.close()
+    run.process.wait()
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(str(path))
+        server.listen(16)
+        yield path, server.fileno()
+
+
+AWAIT: list[Operation] = [("await-start", "client")]
+
+
+def test_output_reaches_an_attached_client_whole(world: World) -> None:
+    started = attached(launch(world.plan(*ZEROS, late=AWAIT)))
+    time.sleep(0.3)  # a slow reader slows the command down and loses nothing
+    assert started.exit()["status"] == 0
+    assert started.output() == bytes(SIZE)
+    assert started.output(b"e").endswith(b"records out\n")
+    assert started.close() == 0
+
+
+def test_the_log_holds_everything_in_frames_with_their_times(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    started = launch([("log", str(log), 0, 0), *world.plan("sh", "-c", f"echo first; {' '.join(ZEROS)}; echo last >&2")])
+    before = time.time_ns()
+    assert started.exit()["status"] == 0
+    started.close()
+    frames = records(log)
+    assert b"".join(data for stream, _, data in frames if stream == 1) == b"first\n" + bytes(SIZE)
+    assert b"".join(data for stream, _, data in frames if stream == 2).endswith(b"last\n")
+    times = [moment for _, moment, _ in frames]
+    assert times == sorted(times)
+    assert abs(times[0] - before) < 60e9
+
+
+def test_the_log_is_rotated_between_records_and_old_files_go(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = "i=0; while [ $i -lt 60 ]; do printf '%0999d\\n' $i; i=$((i+1)); sleep 0.005; done"
+    started = launch([("log", str(log), 10000, 3), *world.plan("sh", "-c", code)])
+    assert started.exit()["status"] == 0
+    started.close()
+    files = sorted(tmp_path.glob("log*"))
+    assert [file.name for file in files] == ["log", "log.1", "log.2"]
+    assert all(file.stat().st_size <= 10000 for file in files)
+    kept = b"".join(data for name in ("log.2", "log.1", "log") for _, _, data in records(tmp_path / name))
+    numbers = [int(line) for line in kept.split()]
+    assert numbers == list(range(numbers[0], 60)) and len(numbers) >= 20
+
+
+def test_a_log_on_a_full_disk_keeps_whole_records_and_the_command_runs_on(world: World, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "cloison-test", str(small)], check=True)
+    try:
+        started = launch([("log", str(small / "log"), 0, 0), *world.plan(*ZEROS)])
+        assert started.exit()["status"] == 0
+        started.close()
+        assert set(b"".join(data for stream, _, data in records(small / "log") if stream == 1)) <= {0}
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_relay_to_a_slow_pipe_is_lossless(world: World, tmp_path: Path, blocking: bool) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, blocking)
+    log = tmp_path / "log"
+    plan = [("log", str(log), 0, 0), ("relay", -1, "{0}", -1), *world.plan(*ZEROS)]
+    started = launch(plan, fds=[writer])
+    os.close(writer)
+    time.sleep(0.5)
+    ticks = sum(map(int, Path(f"/proc/{started.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+    assert ticks < 20, "the monitor spins while the reader sleeps"
+    with open(reader, "rb") as file:
+        assert file.read() == bytes(SIZE)
+    started.exit()
+    started.close()
+    assert b"".join(data for stream, _, data in records(log) if stream == 1) == bytes(SIZE)
+
+
+def test_a_relay_whose_reader_has_gone_is_given_up_and_the_log_goes_on(world: World, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = tmp_path / "log"
+    started = launch([("log", str(log), 0, 0), ("relay", -1, "{0}", -1), *world.plan(*ZEROS)], fds=[writer])
+    os.close(writer)
+    assert started.exit()["status"] == 0
+    started.close()
+    assert b"".join(data for stream, _, data in records(log) if stream == 1) == bytes(SIZE)
+
+
+def test_a_relay_to_and_from_regular_files_works(world: World, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(os.urandom(1 << 20))
+    source, target = os.open(tmp_path / "in", os.O_RDONLY), os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    started = launch([("relay", "{0}", "{1}", -1), *world.plan("cat")], fds=[source, target])
+    os.close(source)
+    os.close(target)
+    assert started.exit()["status"] == 0
+    started.close()
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
+
+
+def test_the_callers_own_descriptors_can_be_the_commands(world: World) -> None:
+    reader, writer = os.pipe()
+    started = launch(world.plan("sh", "-c", "echo direct; sleep 60", stdio=("null", "fd:{0}", "null")), fds=[writer])
+    os.close(writer)
+    assert os.read(reader, 100) == b"direct\n"
+    os.kill(started.pid(), signal.SIGKILL)
+    assert os.read(reader, 100) == b"", "the monitor keeps the caller's pipe open"
+    started.exit()
+    started.close()
+    os.close(reader)
+
+
+def test_stdin_arrives_whole_and_ends(world: World) -> None:
+    data = os.urandom(3 << 20)
+    started = attached(launch(world.plan("md5sum", late=AWAIT)), bits=7)
+    for at in range(0, len(data), 65536):
+        started.send("I", data[at : at + 65536])
+    started.send("E")
+    assert started.exit()["status"] == 0
+    started.close()
+    expected = subprocess.run(["md5sum"], input=data, capture_output=True, check=True).stdout.split()[0]
+    assert started.output().split()[0] == expected
+
+
+def test_output_goes_on_after_stdin_was_closed(world: World) -> None:
+    started = attached(launch(world.plan("sh", "-c", "cat; echo after", late=AWAIT)), bits=7)
+    started.send("I", b"before\n")
+    started.send("E")
+    started.exit()
+    assert started.output() == b"before\nafter\n"
+    started.close()
+
+
+def test_stdin_ends_with_its_client_only_when_that_was_asked_for(world: World, listening: tuple[Path, int]) -> None:
+    path, server = listening
+    started = launch([("listen", "{0}"), *world.plan("sh", "-c", "cat >/dev/null; exit 3")], fds=[server])
+    started.until("s")
+    for bits in (1, 9):
+        other = connect(path)
+        other.send("A", bytes([bits]))
+        other.until("s")
+        hang_up(other)
+        if bits == 1:
+            time.sleep(0.2)
+            assert started.process.poll() is None
+    assert started.exit()["status"] == 3 << 8
+    started.close()
+
+
+def test_a_terminal_is_one_inside_and_can_be_resized(world: World) -> None:
+    code = "tty; test -t 0 && test -t 2 && echo all; stty size; read line; stty size; echo got $line; ls -l /dev/console"
+    late: list[Operation] = [("terminal", 33, 44, -1), *AWAIT]
+    started = launch(world.plan("sh", "-c", code, stdio=("pty", "pty", "pty"), extra=[("console",)], late=late))
+    attached(started, bits=7)
+    while b"33 44" not in started.output():
+        started.until("o")
+    started.send("W", struct.pack("<HH", 50, 132))
+    started.send("I", b"word\n")
+    assert started.exit()["status"] == 0
+    output = started.output().decode().replace("\r\n", "\n")
+    assert output.startswith("/dev/pts/0\nall\n33 44\n"), output
+    assert "50 132\ngot word\n" in output
+    assert "/dev/console" in output
+    started.close()
+
+
+def test_a_terminals_output_is_whole_and_its_processes_end_with_a_hangup(world: World) -> None:
+    late: list[Operation] = [("terminal", 0, 0, -1), *AWAIT]
+    code = "stty -onlcr; dd if=/dev/zero bs=8192 count=256 2>/dev/null"
+    started = attached(launch(world.plan("sh", "-c", code, stdio=("pty", "pty", "pty"), late=late)))
+    assert started.exit()["status"] == 0
+    assert len(started.output()) == 2 << 20
+    started.close()
+
+
+def test_interrupt_from_the_terminal_reaches_the_command_behind_init(world: World) -> None:
+    late: list[Operation] = [("terminal", 0, 0, -1), *AWAIT, ("init",)]
+    code = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+    started = attached(launch(world.plan("sh", "-c", code, stdio=("pty", "pty", "pty"), late=late)), bits=7)
+    while b"ready" not in started.output():
+        started.until("o")
+    started.send("I", b"\x03")
+    assert started.exit()["status"] == 3 << 8
+    assert b"caught" in started.output()
+    started.close()
+
+
+def test_a_console_socket_gets_the_master(world: World) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    late: list[Operation] = [("terminal", 20, 30, "{0}")]
+    started = launch(world.plan("sh", "-c", "stty size; read x", stdio=("pty", "pty", "pty"), late=late), fds=[theirs.fileno()])
+    theirs.close()
+    _, ancillary, _, _ = ours.recvmsg(64, socket.CMSG_SPACE(4))
+    (master,) = array.array("i", ancillary[0][2])
+    assert os.read(master, 100).split() == [b"20", b"30"]
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 1, 2, 0, 0))
+    os.write(master, b"\n")
+    assert started.exit()["status"] == 0
+    started.close()
+    os.close(master)
+    ours.close()
+
+
+def test_nothing_is_executed_before_the_start_message(world: World) -> None:
+    started = launch(world.plan("sh", "-c", "echo ran", late=AWAIT))
+    started.until("w")
+    with pytest.raises(TimeoutError):
+        started.receive(0.2)
+    attached(started).exit()
+    assert started.output() == b"ran\n"
+    started.close()
+
+
+def test_the_callers_end_before_the_start_is_the_containers(world: World, tmp_path: Path) -> None:
+    done = tmp_path / "reaped"
+    plan = [("reap", "/bin/busybox", "touch", str(done)), ("exit-file", str(tmp_path / "exit")), *world.plan("true", late=AWAIT)]
+    started = launch(plan)
+    started.until("w")
+    started.close()
+    assert eventually(done.exists)
+    numbers = parse_exit((tmp_path / "exit").read_text())
+    assert (numbers["status"], numbers["started_ns"]) == (9, 0)
+
+
+def test_anyone_may_start_what_waits_for_anyone(world: World, listening: tuple[Path, int], tmp_path: Path) -> None:
+    path, server = listening
+    plan = [("listen", "{0}"), ("exit-file", str(tmp_path / "exit")), *world.plan("echo", "hi", late=[("await-start", "anyone")])]
+    started = launch(plan, fds=[server])
+    started.until("w")
+    started.client.close()
+    other = attached(connect(path))
+    assert other.exit()["status"] == 0
+    assert other.output() == b"hi\n"
+    assert [data[:1] for data in other.seen] == [b"c", b"s", b"o", b"x"]
+    hang_up(other)
+    started.close()
+    assert (tmp_path / "exit").read_text().startswith("status 0\n")
+
+
+def test_fifteen_more_clients_all_get_everything(world: World, listening: tuple[Path, int]) -> None:
+    path, server = listening
+    plan = [("listen", "{0}"), *world.plan("dd", "if=/dev/zero", "bs=4096", "count=64", late=AWAIT)]
+    started = launch(plan, fds=[server])
+    others = [connect(path) for _ in range(15)]
+    for other in others:
+        other.send("A", b"\2")
+        other.until("c")
+    threads = [threading.Thread(target=other.exit) for other in others]
+    for thread in threads:
+        thread.start()
+    attached(started).exit()
+    for thread in threads:
+        thread.join(20)
+    assert {len(other.output()) for other in [started, *others]} == {4096 * 64}
+    for other in others:
+        hang_up(other)
+    started.close()
+
+
+def test_a_detached_client_gets_no_more_and_holds_nothing_up(world: World, listening: tuple[Path, int]) -> None:
+    path, server = listening
+    plan = [("listen", "{0}"), *world.plan("sh", "-c", "while read x; do dd if=/dev/zero bs=8192 count=512; done")]
+    started = launch(plan, fds=[server])
+    other = connect(path)
+    other.send("A", b"\6")
+    other.until("s")
+    other.send("D")
+    started.send("I", b"\n\n")
+    started.send("E")
+    assert started.exit()["status"] == 0
+    assert other.output() == b""
+    hang_up(other)
+    started.close()
+
+
+def test_a_client_that_dies_is_forgotten(world: World, listening: tuple[Path, int]) -> None:
+    path, server = listening
+    started = launch([("listen", "{0}"), *world.plan(*ZEROS, late=AWAIT)], fds=[server])
+    other = connect(path)
+    other.send("A", b"\2")
+    other.until("c")
+    attached(started)
+    other.until("o")
+    hang_up(other)
+    assert started.exit()["status"] == 0
+    assert len(started.output()) == SIZE
+    started.close()
+
+
+def test_a_background_process_that_holds_the_pipe_does_not_hold_the_end(world: World) -> None:
+    plan: list[Operation] = [
+        ("stdio", "null", "pipe", "pipe"), *AWAIT, ("env", "PATH=/bin"),
+        ("exec", "/bin/busybox", "sh", "-c", "echo said; (sleep 2; echo late) & exit 6"),
+    ]  # fmt: skip
+    started = attached(launch(plan))
+    begun = time.monotonic()
+    assert started.exit()["status"] == 6 << 8
+    assert time.monotonic() - begun < 1.5
+    assert started.output() == b"said\n"
+    started.close()
+
+
+def test_the_exit_file_has_statistics_and_arrives_by_rename(world: World, tmp_path: Path) -> None:
+    (tmp_path / "events").write_text("low 0\noom 3\noom_kill 2\n")
+    (tmp_path / "peak").write_text("12345\n")
+    plan: list[Operation] = [
+        ("exit-file", str(tmp_path / "exit")), ("exit-stat", "oom", str(tmp_path / "events"), "oom_kill"),
+        ("exit-stat", "peak", str(tmp_path / "peak"), ""), ("exit-stat", "none", str(tmp_path / "missing"), "x"),
+        *world.plan("sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"),
+    ]  # fmt: skip
+    started = launch(plan)
+    message = started.exit()
+    started.close()
+    numbers = parse_exit((tmp_path / "exit").read_text())
+    assert numbers == message
+    assert (numbers["oom"], numbers["peak"], "none" in numbers) == (2, 12345, False)
+    assert numbers["user_us"] > 1000 and numbers["max_rss_kib"] > 100
+    assert 0 < numbers["started_ns"] < numbers["finished_ns"]
+    assert not (tmp_path / "exit.tmp").exists()
+
+
+def test_reap_runs_only_when_the_caller_is_gone_with_a_clean_environment(world: World, tmp_path: Path) -> None:
+    done = tmp_path / "reaped"
+    report = f"env > {done}.new; ls -l /proc/self/fd >> {done}.new; mv {done}.new {done}"
+    reap: Operation = ("reap", "/bin/busybox", "sh", "-c", report)
+    started = launch([reap, *world.plan("true")])
+    started.exit()
+    assert started.close() == 0
+    assert not done.exists()
+    started = launch([reap, *world.plan("sleep", "0.3")])
+    started.until("s")
+    started.close()
+    assert eventually(done.exists)
+    text = done.read_text()
+    assert {line.split("=")[0] for line in text.splitlines() if "=" in line} <= {"PATH", "PWD", "SHLVL", "OLDPWD"}
+    assert "socket:" not in text and "plan" not in text
+
+
+def test_kept_descriptors_stay_open_until_the_end(world: World, tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    started = launch([("keep", "{0}"), *world.plan("sleep", "60")], fds=[fd])
+    pid = started.pid()
+    started.until("s")
+    os.close(fd)
+    again = os.open(tmp_path / "lock", os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.kill(pid, signal.SIGKILL)
+    started.exit()
+    started.close()
+    fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(again)
+
+
+def test_a_netlink_socket_of_the_new_network_namespace_is_handed_over(world: World) -> None:
+    plan = world.plan("cat", "/proc/net/dev", late=AWAIT, mounts=[("loopback-up",), ("send-netlink",), *world.mounts()])
+    started = launch(plan)
+    started.until("n")
+    with socket.socket(fileno=os.dup(started.fds[0])) as netlink:
+        # RTM_GETLINK, dump (rtnetlink(7)): the answer of a new namespace is lo alone, and it is up
+        netlink.send(struct.pack("<IHHIIBxHiII", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0))
+        answer = netlink.recv(65536)
+    length, kind = struct.unpack("<IH", answer[:6])
+    flags = struct.unpack("<I", answer[24:28])[0]
+    assert kind == 16 and flags & 1
+    assert answer.count(b"lo\0") == 1 and len(answer) - length < 64
+    attached(started).exit()
+    started.close()

@@ -1,0 +1,162 @@
+"""The life of a container where several hands are on it: restart, late reapers, stop and remove at once, sweeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from cloison.engine.containers import Containers
+from cloison.errors import CloisonError, Conflict, NotFound
+from cloison.model.container import ContainerSpec, ExecSpec, Stdio
+from cloison.store.containers import ContainerStore
+from harness import Roots
+
+
+@pytest.fixture
+def containers(roots: Roots, busybox_image: str) -> Containers:
+    return Containers(roots.settings)
+
+
+def spec(*command: str, **words: object) -> ContainerSpec:
+    return ContainerSpec(image="busybox", command=command, network="none", **words)
+
+
+DETACHED = Stdio(detached=True)
+
+
+def wait_until(condition: object, *, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_late_reaper_leaves_the_next_run_alone(containers: Containers) -> None:
+    record = containers.create(spec("sleep", "60", name="again"))
+    containers.start("again", stdio=DETACHED).close()
+    for _ in range(5):
+        containers.restart("again", timeout_s=0)
+        containers.reap(record.id)  # what the monitor of the run before asks for, at the worst moment
+        assert containers.find("again").state.status == "running"
+    containers.remove("again", force=True)
+
+
+def test_a_killed_monitor_takes_its_container_along_and_is_told(containers: Containers, roots: Roots) -> None:
+    session = containers.run(spec("sleep", "60", name="lost"), stdio=DETACHED)
+    _record, running = containers.running("lost")
+    with open(f"/proc/{running.pid}/stat") as file:
+        monitor = int(file.read().rpartition(")")[2].split()[1])
+    os.kill(monitor, signal.SIGKILL)
+    session.close()
+    wait_until(lambda: not os.path.exists(f"/proc/{running.pid}"))
+    state = containers.find("lost").state
+    assert (state.status, state.exit_code, state.reason) == ("exited", 255, "monitor-lost")
+    containers.remove("lost")
+
+
+def test_stop_asks_first_and_kills_after_the_timeout(containers: Containers) -> None:
+    polite = spec("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done", name="polite")
+    containers.run(polite, stdio=DETACHED).close()
+    time.sleep(0.2)
+    containers.stop("polite", timeout_s=10)
+    assert containers.find("polite").state.exit_code == 5
+    containers.start("polite", stdio=DETACHED).close()
+    stubborn = spec("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", name="stubborn")
+    containers.run(stubborn, stdio=DETACHED).close()
+    began = time.monotonic()
+    containers.stop("stubborn", timeout_s=1)
+    assert 0.9 < time.monotonic() - began < 5
+    assert containers.find("stubborn").state.exit_code == 137
+    for name in ("polite", "stubborn"):
+        containers.remove(name, force=True)
+
+
+def test_many_hands_end_one_container_and_each_hears_something_true(containers: Containers) -> None:
+    containers.run(spec("sleep", "60", name="crowd"), stdio=DETACHED).close()
+    errors: list[BaseException] = []
+
+    def end(action: object) -> None:
+        try:
+            action()  # type: ignore[operator]
+        except CloisonError as err:
+            errors.append(err)
+
+    actions = [lambda: containers.stop("crowd", timeout_s=0), lambda: containers.remove("crowd", force=True)] * 4
+    threads = [threading.Thread(target=end, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(error, (NotFound, Conflict)) for error in errors), errors
+    with pytest.raises(NotFound):
+        containers.find("crowd")
+
+
+def test_a_name_is_won_by_one_of_many(containers: Containers) -> None:
+    won: list[str] = []
+
+    def create() -> None:
+        try:
+            won.append(containers.create(spec("true", name="prize")).id)
+        except Conflict:
+            return
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    containers.remove("prize")
+
+
+def test_a_removed_container_leaves_no_byte(containers: Containers, roots: Roots) -> None:
+    store = ContainerStore(roots.settings)
+    before = store.ids()
+    session = containers.run(spec("sh", "-c", "echo x > /file; exit 4", auto_remove=True), stdio=Stdio())
+    with session:
+        assert containers.finish(session).exit_code == 4
+    assert store.ids() == before
+    names = f"{roots.data_root}/names"
+    assert session.id not in [os.readlink(f"{names}/{name}") for name in os.listdir(names)]
+
+
+def test_exec_runs_beside_and_ends_with_the_container(containers: Containers) -> None:
+    containers.run(spec("sleep", "60", name="host"), stdio=DETACHED).close()
+    with containers.exec("host", ExecSpec(command=("sh", "-c", "exit 9")), stdio=Stdio()) as session:
+        assert containers.finish_exec(session) == 9
+    with containers.exec("host", ExecSpec(command=("sleep", "60")), stdio=Stdio()) as session:
+        containers.remove("host", force=True)
+        assert containers.finish_exec(session) == 137
+
+
+def test_logs_follow_to_the_end_and_keep_the_streams_apart(containers: Containers) -> None:
+    script = "for i in 1 2 3; do echo out$i; echo err$i >&2; sleep 0.2; done"
+    containers.run(spec("sh", "-c", script, name="talker"), stdio=DETACHED).close()
+    entries = list(containers.logs("talker", follow=True))
+    assert b"".join(e.data for e in entries if e.stream == 1) == b"out1\nout2\nout3\n"
+    assert b"".join(e.data for e in entries if e.stream == 2) == b"err1\nerr2\nerr3\n"
+    assert b"".join(e.data for e in containers.logs("talker", tail=2)) in (b"out3\nerr3\n", b"err3\nout3\n")
+    containers.remove("talker")
+
+
+def test_a_finished_container_that_nobody_waited_for_is_reaped_by_its_monitor(
+    containers: Containers, roots: Roots
+) -> None:
+    code = (
+        "from cloison.engine.containers import Containers; from cloison.model.container import *; "
+        "from cloison.model.settings import settings_for; import os; "
+        "c = Containers(settings_for(dict(os.environ))); "
+        "c.run(ContainerSpec(image='busybox', command=('sleep', '0.3'), network='none', auto_remove=True), "
+        "stdio=Stdio(stdout='null', stderr='null')); os._exit(0)"
+    )
+    store = ContainerStore(roots.settings)
+    before = store.ids()
+    subprocess.run([os.sys.executable, "-c", code], env=roots.environ, check=True)  # type: ignore[attr-defined]
+    assert len(store.ids() - before) == 1
+    wait_until(lambda: store.ids() == before)
