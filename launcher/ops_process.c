@@ -222,7 +222,7 @@ static int open_pty(struct launch *l)
 	static const char path[] = "/dev/pts/ptmx";
 	struct statfs fs;
 	struct stat st;
-	int unlock = 0, ends[2];
+	int unlock = 0;
 
 	l->pty = sys_openat2(root_of(l), path, O_RDWR | O_NOCTTY | O_CLOEXEC, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 	if (l->pty < 0)
@@ -235,10 +235,6 @@ static int open_pty(struct launch *l)
 	l->pty_slave = ioctl(l->pty, PEER_TERMINAL, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (l->pty_slave < 0)
 		return fail(l, "ioctl", "TIOCGPTPEER");
-	ends[0] = l->pty;
-	ends[1] = l->pty_slave;
-	if (send_descriptors(l->wire, 't', ends, 2) < 0)
-		return fail(l, "sendmsg", "terminal");
 	return 0;
 }
 
@@ -263,6 +259,7 @@ static int send_console(struct launch *l, int socket)
 int op_terminal(struct launch *l, const struct op *op)
 {
 	struct winsize size = { 0 };
+	int socket, ends[2];
 
 	if (l->pty < 0 && open_pty(l) < 0)
 		return -1;
@@ -277,8 +274,13 @@ int op_terminal(struct launch *l, const struct op *op)
 	for (int fd = 0; fd < 3; fd++)
 		if (dup2(l->pty_slave, fd) < 0)
 			return fail(l, "dup2", "terminal");
-	if (number(op->arg[2]) >= 0 && send_console(l, (int)number(op->arg[2])) < 0)
+	socket = (int)number(op->arg[2]);
+	if (socket >= 0 && send_console(l, socket) < 0)
 		return -1;
+	ends[0] = l->pty;
+	ends[1] = l->pty_slave;
+	if (socket < 0 && send_descriptors(l->wire, 't', ends, 2) < 0)
+		return fail(l, "sendmsg", "terminal");
 	close(l->pty);
 	return 0;
 }

@@ -224,7 +224,8 @@ class FakeEngine:
         self.containers = FakeContainers(self)
         self.images = FakeImages(self)
         self.system = SimpleNamespace(
-            version=lambda: {"Version": "9.8.7"}, info=lambda: {"Containers": 3, "MemTotal": 1 << 30, "Names": ["a", "b"]}
+            version=lambda: {"Version": "9.8.7"},
+            info=lambda: {"Containers": 3, "MemTotal": 1 << 30, "Names": ["a", "b"]},
         )
 
     @property

@@ -58,12 +58,12 @@ def is_available() -> bool:
 
 
 @contextmanager
-def running_registry(root: Path) -> Iterator[Registry]:
-    """A registry that answers before this yields, and is gone afterwards."""
+def running_registry(root: Path, *, auth: str = "") -> Iterator[Registry]:
+    """A registry that answers before this yields and is gone afterwards; ``auth`` is a line of its configuration."""
     port = _free_port()
     root.mkdir(parents=True, exist_ok=True)
     config = root / "config.yml"
-    config.write_text(_CONFIG.format(root=root, port=port))
+    config.write_text(_CONFIG.format(root=root, port=port) + auth)
     with open(root / "log", "wb") as log:
         # OTEL and friends in the environment change its behaviour: it gets none
         process = subprocess.Popen(
@@ -96,7 +96,7 @@ def _await_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
                 probe.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
-                if b" 200 " in probe.recv(64):
+                if probe.recv(64).startswith((b"HTTP/1.0 200", b"HTTP/1.0 401")):
                     return
         except OSError:
             pass

@@ -175,5 +175,17 @@ def test_the_hosts_loopback_is_not_reachable_without_a_network(cloison: Cloison,
         assert "Connection refused" in answer
         assert answer.endswith("\n0")
         # the control: with the host's network the same address answers
-        run = ["run", "--rm", "--network", "host", busybox_image, "timeout", "1", "nc", "127.0.0.1", str(port)]
+        run = [
+            "run",
+            "--rm",
+            "--init",
+            "--network",
+            "host",
+            busybox_image,
+            "timeout",
+            "1",
+            "nc",
+            "127.0.0.1",
+            str(port),
+        ]
         assert "refused" not in cloison(*run).stderr

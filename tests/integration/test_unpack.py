@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from unpack_fixture import archive, describe, file, folder, opened, symlink, unpack
 
 from cloison.archive.unpack import apply_layer
 from cloison.errors import InvalidArgument
 from cloison.model.mount import Mount
 from cloison.snapshots.overlay import Overlay
+from unpack_fixture import archive, describe, file, folder, opened, symlink, unpack
 
 
 def tar(*words: str | Path, **options: object) -> bytes:
@@ -194,9 +194,7 @@ def test_a_directory_that_a_layer_does_not_describe_looks_as_below(overlay: Over
     assert top["other"][0] == "0o40755"
 
 
-def test_one_layer_is_invisible_until_it_is_committed_and_gone_when_it_is_wrong(
-    overlay: Overlay, tmp_path: Path
-) -> None:
+def test_a_layer_is_invisible_until_it_is_committed_and_gone_when_wrong(overlay: Overlay, tmp_path: Path) -> None:
     chain = "sha256:" + "1" * 64
     staged = overlay.stage(io.BytesIO(archive(file("a"))))
     assert not overlay.has(chain)

@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from cloison.archive.budget import Limits
+from cloison.errors import InvalidArgument, Unavailable
 from unpack_fixture import (
     Member,
     archive,
@@ -30,9 +33,6 @@ from unpack_fixture import (
     symlink,
     unpack,
 )
-
-from cloison.archive.budget import Limits
-from cloison.errors import InvalidArgument, Unavailable
 
 REFUSED, HARMLESS = "refused", "harmless"
 

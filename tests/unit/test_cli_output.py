@@ -87,7 +87,7 @@ def test_ps_shows_what_runs(line: Line) -> None:
     assert line("ps") == 0
     heading, row = line.out.splitlines()
     assert heading == "CONTAINER ID   IMAGE     COMMAND       CREATED          STATUS         PORTS     NAMES"
-    assert row == "aaaaaaaaaaaa   web:1     \"sleep 300\"   10 seconds ago   Up 5 seconds             web"
+    assert row == 'aaaaaaaaaaaa   web:1     "sleep 300"   10 seconds ago   Up 5 seconds             web'
 
 
 def test_ps_shows_everything_when_asked(line: Line) -> None:
@@ -212,7 +212,9 @@ def test_inspect_prints_an_indented_array_in_dockers_shape(line: Line) -> None:
         image="web:1", mounts=(MountRequest(type="bind", source="/a", target="/b", read_only=True),), labels={"x": "y"},
         resources=Resources(memory_bytes=64 << 20, cpu_quota_us=50_000, cpu_period_us=100_000),
     )  # fmt: skip
-    place = Attachment(network="bridge", address="10.0.0.2", prefix=24, ports=(PortMapping(container_port=80, host_port=8080),))
+    place = Attachment(
+        network="bridge", address="10.0.0.2", prefix=24, ports=(PortMapping(container_port=80, host_port=8080),)
+    )
     state = ContainerState(status="exited", exit_code=137, oom_killed=True, started_ns=SECOND, finished_ns=2 * SECOND)
     line.engine.records = [record_of("web", spec=spec, attachment=place, state=state)]
     assert line("inspect", "web") == 0

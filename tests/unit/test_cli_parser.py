@@ -25,7 +25,9 @@ def test_short_switches_combine() -> None:
     assert parse(RUN, ["-it", "img"]) == ({"interactive": True, "tty": True}, ["img"])
 
 
-@pytest.mark.parametrize("words", [["-p8080:80"], ["-p", "8080:80"], ["-p=8080:80"], ["--publish=8080:80"], ["-itp8080:80"]])
+@pytest.mark.parametrize(
+    "words", [["-p8080:80"], ["-p", "8080:80"], ["-p=8080:80"], ["--publish=8080:80"], ["-itp8080:80"]]
+)
 def test_a_value_may_stand_behind_its_flag_in_every_way(words: list[str]) -> None:
     values, rest = parse(RUN, [*words, "img"])
     assert (values["publish"], rest) == (["8080:80"], ["img"])
@@ -47,7 +49,9 @@ def test_one_dash_is_a_word() -> None:
     assert parse(PS, ["-"]) == ({}, ["-"])
 
 
-@pytest.mark.parametrize(("word", "value"), [("--tty=false", False), ("--tty=0", False), ("--tty=T", True), ("-t=false", False)])
+@pytest.mark.parametrize(
+    ("word", "value"), [("--tty=false", False), ("--tty=0", False), ("--tty=T", True), ("-t=false", False)]
+)
 def test_a_switch_takes_a_value_behind_an_equals_sign(word: str, value: bool) -> None:
     assert parse(RUN, [word, "img"])[0] == {"tty": value}
 

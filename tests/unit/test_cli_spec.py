@@ -22,7 +22,13 @@ def refused(line: Line, *words: str) -> str:
 
 def test_plain_words_are_image_and_command(line: Line) -> None:
     spec = line.spec("img", "ls", "-l")
-    assert (spec.image, spec.command, spec.entrypoint, spec.network, spec.pull) == ("img", ("ls", "-l"), None, "bridge", "missing")
+    assert (spec.image, spec.command, spec.entrypoint, spec.network, spec.pull) == (
+        "img",
+        ("ls", "-l"),
+        None,
+        "bridge",
+        "missing",
+    )
 
 
 def test_simple_flags_reach_their_fields(line: Line) -> None:
@@ -34,10 +40,20 @@ def test_simple_flags_reach_their_fields(line: Line) -> None:
     )  # fmt: skip
     assert spec.tty and spec.interactive and spec.auto_remove and spec.init and spec.read_only and spec.publish_all
     assert (spec.name, spec.hostname, spec.workdir, spec.user, spec.groups) == ("n", "host", "/w", "1:2", ("a", "b"))
-    assert (spec.cap_add, spec.cap_drop, spec.dns, spec.dns_options) == (("NET_ADMIN",), ("ALL",), ("1.1.1.1",), ("ndots:1",))
+    assert (spec.cap_add, spec.cap_drop, spec.dns, spec.dns_options) == (
+        ("NET_ADMIN",),
+        ("ALL",),
+        ("1.1.1.1",),
+        ("ndots:1",),
+    )
     assert (spec.stop_signal, spec.stop_timeout_s, spec.shm_size_bytes) == ("INT", 3, 1 << 30)
     assert (spec.sysctls, spec.platform, spec.pull) == ({"a.b": "1"}, "linux/arm64", "never")
-    assert (spec.annotations, spec.pid_mode, spec.ipc_mode, spec.uts_mode) == ({"x": "y"}, "host", "container:c", "host")
+    assert (spec.annotations, spec.pid_mode, spec.ipc_mode, spec.uts_mode) == (
+        {"x": "y"},
+        "host",
+        "container:c",
+        "host",
+    )
 
 
 def test_an_empty_entrypoint_clears_and_another_replaces(line: Line) -> None:
@@ -51,8 +67,17 @@ def test_limits_reach_the_resources(line: Line) -> None:
         "0-1", "--pids-limit", "100", "--blkio-weight", "300", "--device-read-bps", "/dev/sda:1mb", "--device-write-iops",
         "/dev/sda:50", "--oom-score-adj", "500", "img",
     ).resources  # fmt: skip
-    assert (limits.memory_bytes, limits.memory_swap_bytes, limits.memory_reservation_bytes) == (64 << 20, 128 << 20, 32 << 20)
-    assert (limits.cpu_quota_us, limits.cpu_period_us, limits.cpu_shares, limits.cpuset_cpus) == (50_000, 100_000, 512, "0-1")
+    assert (limits.memory_bytes, limits.memory_swap_bytes, limits.memory_reservation_bytes) == (
+        64 << 20,
+        128 << 20,
+        32 << 20,
+    )
+    assert (limits.cpu_quota_us, limits.cpu_period_us, limits.cpu_shares, limits.cpuset_cpus) == (
+        50_000,
+        100_000,
+        512,
+        "0-1",
+    )
     assert (limits.pids_limit, limits.blkio_weight, limits.oom_score_adj) == (100, 300, 500)
     assert limits.read_bps == (DeviceRate(path="/dev/sda", rate=1 << 20),)
     assert limits.write_iops == (DeviceRate(path="/dev/sda", rate=50),)
@@ -128,14 +153,18 @@ def test_devices_and_ulimits(line: Line) -> None:
 def test_a_bare_variable_is_imported_and_an_unset_one_removed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERE", "yes")
     monkeypatch.delenv("NOT_HERE", raising=False)
-    assert line.spec("-e", "A=1", "-e", "HERE", "-e", "NOT_HERE", "-e", "A=2", "img").env == ("A=2", "HERE=yes", "NOT_HERE")
+    assert line.spec("-e", "A=1", "-e", "HERE", "-e", "NOT_HERE", "-e", "A=2", "img").env == (
+        "A=2",
+        "HERE=yes",
+        "NOT_HERE",
+    )
 
 
 def test_a_file_of_variables_is_taken_verbatim(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERE", "yes")
     monkeypatch.delenv("NOT_HERE", raising=False)
     file = tmp_path / "env"
-    file.write_bytes(b"\xef\xbb\xbf# comment\n\n  A=\"quoted\" $X \\n  \r\nHERE\nNOT_HERE\nB=1\nC=a=b\n")
+    file.write_bytes(b'\xef\xbb\xbf# comment\n\n  A="quoted" $X \\n  \r\nHERE\nNOT_HERE\nB=1\nC=a=b\n')
     spec = line.spec("-e", "B=2", "--env-file", str(file), "img")
     assert spec.env == ('A="quoted" $X \\n  ', "HERE=yes", "B=2", "C=a=b")
 
@@ -150,7 +179,9 @@ def test_a_file_of_variables_is_taken_verbatim(line: Line, tmp_path: Path, monke
         (b"A=\0\n", "NUL"),
     ],
 )
-def test_a_bad_file_of_variables_is_named_with_the_line(line: Line, tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_bad_file_of_variables_is_named_with_the_line(
+    line: Line, tmp_path: Path, content: bytes, message: str
+) -> None:
     file = tmp_path / "env"
     file.write_bytes(content)
     complaint = refused(line, "--env-file", str(file))
@@ -188,7 +219,20 @@ def test_ports_are_published(line: Line, text: str, ports: list[tuple[str, int, 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "80:", "0", "65536", "80/icmp", "x:80:80", "8000-8002:80-81", "82-80", "1.2.3.4.5:80:80", "8000-8001:80", "a=b"],
+    [
+        "",
+        "x",
+        "80:",
+        "0",
+        "65536",
+        "80/icmp",
+        "x:80:80",
+        "8000-8002:80-81",
+        "82-80",
+        "1.2.3.4.5:80:80",
+        "8000-8001:80",
+        "a=b",
+    ],
 )
 def test_a_bad_port_is_refused(line: Line, text: str) -> None:
     assert f'invalid argument "{text}" for "-p, --publish" flag' in refused(line, "-p", text)

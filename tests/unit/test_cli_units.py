@@ -28,7 +28,9 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         units.parse_size(text)
 
 
-@pytest.mark.parametrize(("text", "nano"), [("0.5", 500_000_000), ("2", 2_000_000_000), (".25", 250_000_000), ("1.5", 1_500_000_000)])
+@pytest.mark.parametrize(
+    ("text", "nano"), [("0.5", 500_000_000), ("2", 2_000_000_000), (".25", 250_000_000), ("1.5", 1_500_000_000)]
+)
 def test_cpus_are_exact_decimals(text: str, nano: int) -> None:
     assert units.parse_decimal_nano(text) == nano
 
@@ -41,7 +43,16 @@ def test_what_is_no_number_of_cpus_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1m30s", 90), ("1.5h", 5400), ("300ms", 0.3), ("-10s", -10), ("0", 0), ("1h2m3s", 3723), ("+5s", 5), ("2us", 2e-6)],
+    [
+        ("1m30s", 90),
+        ("1.5h", 5400),
+        ("300ms", 0.3),
+        ("-10s", -10),
+        ("0", 0),
+        ("1h2m3s", 3723),
+        ("+5s", 5),
+        ("2us", 2e-6),
+    ],
 )
 def test_durations_are_gos(text: str, seconds: float) -> None:
     assert units.parse_duration_ns(text) == round(seconds * units.SECOND_NS)
@@ -79,7 +90,9 @@ def test_a_moment_without_zone_is_local(monkeypatch: pytest.MonkeyPatch) -> None
         time.tzset()
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "2026-11", "2026-11-23T25:61:00Z", "2026-11-23T10:00:00+1:00", "99999-01-01"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2026-13-01", "2026-11", "2026-11-23T25:61:00Z", "2026-11-23T10:00:00+1:00", "99999-01-01"]
+)
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="failed to parse"):
         units.parse_when_ns(text, now_ns=NOW)
@@ -106,6 +119,8 @@ def test_ages_read_as_dockers(seconds: float, text: str) -> None:
     assert units.render_age(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0B"), (999, "999B"), (117_000_000, "117MB"), (1_500, "1.5kB"), (999_900, "1000kB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0B"), (999, "999B"), (117_000_000, "117MB"), (1_500, "1.5kB"), (999_900, "1000kB")]
+)
 def test_sizes_of_images_are_decimal(count: int, text: str) -> None:
     assert units.render_size(count) == text

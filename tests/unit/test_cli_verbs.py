@@ -92,9 +92,7 @@ def test_a_directory_is_not_handed_over(line: Line) -> None:
 
 def test_a_terminal_is_wanted_for_a_terminal(line: Line, stdin: Path) -> None:
     assert line("run", "-it", "img") == 125
-    assert line.err == (
-        "cloison: cannot attach stdin to a TTY-enabled container because stdin is not a terminal\n"
-    )
+    assert line.err == ("cloison: cannot attach stdin to a TTY-enabled container because stdin is not a terminal\n")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,11 @@ def test_a_process_that_died_without_a_word_is_told_with_the_operation_it_was_at
     assert str(error).startswith("cannot mount tmpfs on /dev: the container's first process was killed by signal 9")
 
 
+def test_a_failure_of_the_launcher_itself_blames_no_operation() -> None:
+    error = failure("-1", "launch", "clone3", "1", "", "")
+    assert str(error) == "the launcher failed: clone3: operation not permitted (EPERM)"
+
+
 def test_a_symlink_in_the_way_is_explained() -> None:
     assert "symlink" in failure("0", "mount", "openat2", str(errno.ELOOP), "/dev", "").hint
 

@@ -129,8 +129,12 @@ class Containers:
         record = self.find(name)
         if record.state.status not in ("running", "paused"):
             return record.state.exit_code
-        with launching.connect(record, settings=self._settings) as session:
-            exit = session.wait()
+        try:
+            with launching.connect(record, settings=self._settings) as session:
+                session.attach()  # to nothing: only the end is of interest
+                exit = session.wait()
+        except (NotFound, Conflict):
+            exit = None  # its monitor went while we knocked
         if exit is not None:
             return exit.exit_code
         return ending.finish_run(record.id, settings=self._settings).exit_code

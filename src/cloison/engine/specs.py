@@ -9,7 +9,7 @@ import os
 import stat
 
 from cloison.engine import hostfiles, users
-from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from cloison.linux import proc
 from cloison.model.container import PortMapping
 from cloison.model.record import Record
@@ -55,7 +55,6 @@ class Neighbour(Record):
 class Neighbours(Record):
     network: Neighbour | None = None
     pid: Neighbour | None = None
-    ipc: Neighbour | None = None
 
 
 def find_neighbours(spec: ContainerSpec, *, settings: Settings) -> Neighbours:
@@ -63,7 +62,6 @@ def find_neighbours(spec: ContainerSpec, *, settings: Settings) -> Neighbours:
     return Neighbours(
         network=_neighbour(spec.network, settings=settings, known=("bridge", "none", "host"), flag="network"),
         pid=_neighbour(spec.pid_mode, settings=settings, known=_SHARED, flag="pid"),
-        ipc=_neighbour(spec.ipc_mode, settings=settings, known=(*_SHARED, "private", "shareable"), flag="ipc"),
     )
 
 
@@ -85,7 +83,7 @@ def _neighbour(mode: str, *, settings: Settings, known: tuple[str, ...], flag: s
 
 def check_neighbours(neighbours: Neighbours) -> None:
     """After the start: whoever was joined by pid must still be who it was, or the pid was another's meanwhile (U6)."""
-    for neighbour in (neighbours.network, neighbours.pid, neighbours.ipc):
+    for neighbour in (neighbours.network, neighbours.pid):
         if neighbour is not None and not proc.is_alive(neighbour.pid, neighbour.pid_started):
             raise Conflict(f"container {neighbour.id[:12]} ended while its namespace was being joined")
 
@@ -128,7 +126,7 @@ def build_spec(
             facts=facts,
             network=_place(spec.network, neighbours.network, "net"),
             pid=_place(spec.pid_mode, neighbours.pid, "pid"),
-            ipc=_place(spec.ipc_mode, neighbours.ipc, "ipc"),
+            ipc=_ipc(spec.ipc_mode),
             uts="host" if spec.uts_mode == "host" else "",
         ),
         devices=devices,
@@ -151,7 +149,7 @@ def build_spec(
             capabilities=capabilities,
             rlimits=defaults.rlimits(spec.ulimits),
             no_new_privileges=spec.no_new_privileges and not spec.privileged,
-            oom_score_adj=spec.resources.oom_score_adj or None,
+            oom_score_adj=spec.resources.oom_score_adj,
         ),
         root=Root(mount=root, readonly=spec.read_only),
         hostname="" if spec.uts_mode == "host" else hostname,
@@ -183,6 +181,7 @@ def build_exec(
         capabilities=capabilities,
         rlimits=defaults.rlimits(record.spec.ulimits),
         no_new_privileges=rights.no_new_privileges and not rights.privileged,
+        oom_score_adj=record.spec.resources.oom_score_adj,
     )
     return process, _filter(rights, capabilities, settings=settings)
 
@@ -237,6 +236,16 @@ def _place(mode: str, neighbour: Neighbour | None, kind: str) -> str:
     return "host" if mode == "host" else ""
 
 
+def _ipc(mode: str) -> str:
+    if mode.startswith("container:"):
+        raise Unsupported(
+            f"--ipc {mode} is not supported yet", why="its /dev/shm lives in that container's mount namespace alone"
+        )
+    if mode not in ("", "host", "private"):
+        raise InvalidArgument(f"invalid --ipc mode: {mode!r}", hint="private or host")
+    return "host" if mode == "host" else ""
+
+
 def _resources(resources: Resources) -> Resources:
     if resources.pids_limit is None:
         return resources.replace(pids_limit=defaults.PIDS_LIMIT)
@@ -252,7 +261,6 @@ def _mounts(
     spec = record.spec
     own = defaults.mounts(
         shm_size_bytes=spec.shm_size_bytes, privileged=spec.privileged, host_ipc=spec.ipc_mode == "host",
-        shm_source=f"/proc/{neighbours.ipc.pid}/root/dev/shm" if neighbours.ipc else "",
     )  # fmt: skip
     asked = [volumes.resolve(request, data_root=settings.data_root, container_id=record.id) for request in spec.mounts]
     asked += [

@@ -2,6 +2,9 @@
 
 Facts of the standing bridge are in ``<run root>/networks/bridge.json``; the subnet once chosen is kept in
 ``<data root>/networks/bridge.json``, so that addresses keep their meaning over a reboot.
+
+Building sets net.ipv4.ip_forward to 1 for the whole host, as every engine with a bridge must; removal leaves it, for
+others may have come to need it. IPv6 is off on our links until containers have addresses of it.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ class Limits(Record):
     head_bytes: int = 64 << 10
     window_s: float = 20.0  # so many seconds of waiting …
     minimum_rate: int = 1024  # … must bring so many bytes each
-    attempts: int = 4  # a request that fails for a passing reason is sent so often
+    attempts: int = 3  # a request that fails for a passing reason is sent so often
     backoff_s: float = 0.5  # doubled each time
     retry_after_max_s: float = 30.0  # a registry that wants us to wait longer gets an error instead
     redirects: int = 8
-    resumes: int = 8  # a blob's transfer may break so often
+    resumes: int = 5  # a blob's transfer may break so often
 
 
 class TransferBroken(Unavailable):

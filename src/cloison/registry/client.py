@@ -92,7 +92,7 @@ class RegistryClient:
     def _blob_from(self, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         remaining = descriptor.size - offset
-        with self._get(f"blobs/{descriptor.digest}", headers, body_bytes=descriptor.size) as response:
+        with self._open_blob(descriptor, headers) as response:
             self._check_status(
                 response, (200, 206) if offset else (200,), missing=f"blob {descriptor.digest} not found"
             )
@@ -106,6 +106,13 @@ class RegistryClient:
                     yield fresh
         if remaining:
             raise _wrong_size(descriptor, f"the registry sends {remaining} fewer")
+
+    def _open_blob(self, descriptor: Descriptor, headers: Mapping[str, str]) -> Response:
+        try:
+            return self._get(f"blobs/{descriptor.digest}", headers, body_bytes=descriptor.size)
+        except TransferBroken as err:
+            # tried several times already: to resume would multiply the patience
+            raise Unavailable(err.what, why=err.why) from err
 
     def abort(self) -> None:
         """End all transfers, from any thread."""

@@ -95,6 +95,8 @@ def _lost(reason: str) -> str:
 
 
 def _tried(verb: str, failed: Op | None) -> str:
+    if verb == "launch":  # no operation is to blame
+        return "the launcher failed"
     text = _TRIED.get(verb)
     if text is None or (failed is None and "{" in text):
         return f"operation '{verb}' of the launch plan failed"

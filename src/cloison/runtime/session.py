@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exit", "Message", "Session", "connect", "listen", "parse_exit", "reap_children"]
 
-STDIN, STDOUT, STDERR = 1, 2, 4  # bits of message A
+STDIN, STDOUT, STDERR, OWNS_INPUT = 1, 2, 4, 8  # bits of message A
 _CHUNK = 32 << 10  # of one message of input: well below a socket's buffer
 _LARGEST = 64 << 10  # of one message to us: output comes in pieces of 32 KiB
 _SUN_PATH = 107  # unix(7): bytes of a socket's path
@@ -70,8 +70,14 @@ class Session:
     def receive(self, timeout_s: float | None = None) -> Message:
         """The next message.
 
-        Raises: TimeoutError after ``timeout_s`` (None waits for ever); Internal for a strange one.
+        Raises: TimeoutError after ``timeout_s`` (None waits for ever); Internal for one that was cut.
         """
+        while True:
+            message = self._receive_any(timeout_s)
+            if message is not None:  # a kind we do not know is from a later release's monitor
+                return message
+
+    def _receive_any(self, timeout_s: float | None) -> Message | None:
         if timeout_s is not None and not _readable(self._socket.fileno(), timeout_s):
             raise TimeoutError("the monitor has said nothing yet")
         if not self._buffer:
@@ -86,7 +92,7 @@ class Session:
             raise Internal("a message of the monitor was cut", why=f"it has more than {_LARGEST} bytes")
         return self._understand(bytes(memoryview(self._buffer)[:size]), fds)
 
-    def _understand(self, packet: bytes, fds: list[int]) -> Message:
+    def _understand(self, packet: bytes, fds: list[int]) -> Message | None:
         kind, body = packet[:1], packet[1:]
         if kind == b"n" and len(fds) == 1:
             return Message(kind="netlink", fd=fds[0])
@@ -99,7 +105,7 @@ class Session:
         if kind == b"s" or kind == b"w":
             return Message(kind="started" if kind == b"s" else "waiting", pid=self.pid)
         if kind not in (b"x", b"f", b""):
-            raise Internal("the monitor sent something unknown", why=repr(packet[:32]))
+            return None
         self._ended = True
         if kind == b"x":
             self.exit = parse_exit(body.decode())
@@ -132,9 +138,15 @@ class Session:
         """Release a command that waits (``await-start``). Raises: Conflict when the monitor is gone."""
         self._send(b"S")
 
-    def attach(self, *, stdin: bool = False, stdout: bool = False, stderr: bool = False) -> None:
-        """Ask for output from now on, and for the right to give input. Raises: Conflict."""
-        self._send(bytes((0x41, STDIN * stdin | STDOUT * stdout | STDERR * stderr)))
+    def attach(
+        self, *, stdin: bool = False, stdout: bool = False, stderr: bool = False, owns_input: bool = False
+    ) -> None:
+        """Ask for output and news from now on, and for the right to give input; nothing but the news without a stream.
+
+        ``owns_input``: when we hang up without `detach`, the command's input ends. Raises: Conflict.
+        """
+        bits = STDIN * stdin | STDOUT * stdout | STDERR * stderr | OWNS_INPUT * owns_input
+        self._send(bytes((0x41, bits)))
 
     def send_input(self, data: bytes) -> None:
         """Bytes for stdin; waits while the command does not read. Raises: Conflict when the monitor is gone."""

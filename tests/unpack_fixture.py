@@ -1,4 +1,4 @@
-"""Archives for the tests of unpacking: members as raw as a hostile writer would make them, and trees compared as data."""
+"""Archives for the tests of unpacking: members as raw as a hostile writer makes them, and trees compared as data."""
 
 from __future__ import annotations
 

@@ -1,0 +1,258 @@
+"""The command line on a real pseudo-terminal, with real containers: job control, sizes, detaching, signals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness import Cloison
+
+OFFLINE = ("--network", "none")
+
+
+class Screen:
+    """A ``cloison`` whose controlling terminal is ours; what it shows is collected."""
+
+    def __init__(self, cloison: Cloison, *words: str, rows: int = 24, columns: int = 80) -> None:
+        self.master, slave = os.openpty()
+        self.resize(rows, columns)
+        self.slave = os.dup(slave)
+        # the terminal is opened by name after setsid, which makes it the controlling one
+        wrapper = "import os, sys; os.setsid(); os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.argv[2], sys.argv[2:])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", wrapper, os.ttyname(slave), *cloison.argv(*words)], env=cloison.roots.environ,
+            stdin=slave, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        self.shown = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def see(self, text: str, *, timeout_s: float = 20) -> None:
+        """Wait until the text appears in what came since the last one that was seen."""
+        deadline = time.monotonic() + timeout_s
+        while text.encode() not in self.shown:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} is not in {self.shown!r}"
+            if select.select([self.master], [], [], left)[0]:
+                self.shown += os.read(self.master, 65536)
+        self.shown = self.shown.partition(text.encode())[2]
+
+    def end(self, *, timeout_s: float = 20) -> int:
+        """Wait for the client's end; its terminal must be as it was."""
+        deadline = time.monotonic() + timeout_s
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"still running, showing {self.shown!r}"
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.shown += os.read(self.master, 65536)
+        return self.process.returncode
+
+    def is_cooked(self) -> bool:
+        wanted = termios.ICANON | termios.ECHO | termios.ISIG
+        return termios.tcgetattr(self.slave)[3] & wanted == wanted
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def shell(cloison: Cloison, busybox_image: str) -> Iterator[Screen]:
+    screen = Screen(cloison, "run", "--rm", "-it", *OFFLINE, busybox_image, "sh", rows=31, columns=101)
+    screen.see("/ # ")
+    yield screen
+    screen.close()
+
+
+def test_an_interactive_shell_has_a_terminal_of_the_right_size(shell: Screen) -> None:
+    shell.type("stty size; tty\r")
+    shell.see("31 101")
+    shell.see("/dev/pts/0")
+    shell.resize(40, 120)
+    shell.type("stty size\r")
+    shell.see("40 120")
+    shell.type("exit 5\r")
+    assert shell.end() == 5
+    assert shell.is_cooked()
+
+
+def test_control_c_interrupts_the_program_inside_and_nothing_else(shell: Screen) -> None:
+    shell.type("sleep 60; echo code=$?\r")
+    shell.see("code=$?")
+    time.sleep(0.3)
+    shell.type("\x03")
+    shell.see("code=130")
+    shell.type("exit\r")
+    assert shell.end() == 130
+
+
+def test_job_control_works(shell: Screen) -> None:
+    shell.type("cat\r")
+    shell.see("cat")
+    time.sleep(0.3)
+    shell.type("\x1a")
+    shell.see("Stopped")
+    shell.type("jobs; kill %1; exit 0\r")
+    shell.see("cat")
+    assert shell.end() == 0
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_output_of_a_quick_command_on_a_terminal_is_never_lost(
+    cloison: Cloison, busybox_image: str, attempt: int
+) -> None:
+    screen = Screen(cloison, "run", "--rm", "-it", *OFFLINE, busybox_image, "echo", f"only-{attempt}")
+    screen.see(f"only-{attempt}")
+    assert screen.end() == 0
+    screen.close()
+
+
+def test_a_container_is_detached_from_and_attached_to_again(cloison: Cloison, busybox_image: str) -> None:
+    screen = Screen(cloison, "run", "-it", "--name", "tty-detach", *OFFLINE, busybox_image, "sh")
+    screen.see("/ # ")
+    screen.type("X=kept\r\x10\x11")
+    assert screen.end() == 0
+    assert screen.is_cooked()
+    screen.close()
+    assert cloison.inspect("tty-detach")["State"]["Status"] == "running"
+
+    again = Screen(cloison, "attach", "tty-detach")
+    time.sleep(0.5)
+    again.type("echo $X$X\r")
+    again.see("keptkept")
+    again.type("\x10\x11")
+    again.see("read escape sequence")
+    assert again.end() == 1
+    again.close()
+
+    last = Screen(cloison, "attach", "--detach-keys", "ctrl-a,d", "tty-detach")
+    time.sleep(0.5)
+    last.type("exit 6\r")
+    assert last.end() == 6
+    assert last.is_cooked()
+    last.close()
+    assert "keptkept" in cloison.ok("logs", "tty-detach")
+    cloison.ok("rm", "tty-detach")
+
+
+def test_exec_has_a_terminal_of_its_own(cloison: Cloison, busybox_image: str) -> None:
+    cloison.ok("run", "-d", "--name", "tty-exec", *OFFLINE, busybox_image, "sleep", "300")
+    screen = Screen(cloison, "exec", "-it", "tty-exec", "sh", rows=20, columns=70)
+    screen.see("/ # ")
+    screen.type("stty size; ps\r")
+    screen.see("20 70")
+    screen.see("sleep 300")
+    screen.type("exit 4\r")
+    assert screen.end() == 4
+    assert screen.is_cooked()
+    screen.close()
+    cloison.ok("rm", "-f", "tty-exec")
+
+
+def test_a_container_on_a_terminal_that_is_not_its_own_gets_pipes(cloison: Cloison, busybox_image: str) -> None:
+    """A program that held the user's terminal could type into it."""
+    screen = Screen(cloison, "run", "--rm", *OFFLINE, busybox_image, "sh", "-c", "tty; tty <&1; tty <&2; echo end")
+    for _ in range(3):
+        screen.see("not a tty")
+    screen.see("end")
+    assert screen.end() == 0
+    screen.close()
+
+
+def test_input_from_a_terminal_without_one_inside_ends_with_control_d(cloison: Cloison, busybox_image: str) -> None:
+    screen = Screen(cloison, "run", "--rm", "-i", *OFFLINE, busybox_image, "sh", "-c", "tr a-z A-Z; echo end")
+    time.sleep(0.5)
+    screen.type("shout\n\x04")
+    screen.see("SHOUT")
+    screen.see("end")
+    assert screen.end() == 0
+    screen.close()
+
+
+def test_control_c_is_forwarded_to_a_container_without_terminal(cloison: Cloison, busybox_image: str) -> None:
+    script = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.1; done'
+    screen = Screen(cloison, "run", "--rm", *OFFLINE, busybox_image, "sh", "-c", script)
+    screen.see("ready")
+    screen.type("\x03")
+    screen.see("caught")
+    assert screen.end() == 9
+    screen.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_of_the_client_reach_the_command(cloison: Cloison, busybox_image: str, number: int) -> None:
+    name = signal.Signals(number).name.removeprefix("SIG")
+    script = f'trap "echo caught; exit 7" {name}; echo ready; while :; do sleep 0.1; done'
+    client = cloison.spawn(
+        "run", "--rm", *OFFLINE, busybox_image, "sh", "-c", script, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert client.stdout is not None
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        client.send_signal(number)
+        assert client.stdout.read() == b"caught\n"
+        assert client.wait(20) == 7
+
+
+def test_signals_of_the_client_reach_a_command_of_exec_and_no_other(cloison: Cloison, busybox_image: str) -> None:
+    cloison.ok("run", "-d", "--name", "tty-signal", *OFFLINE, busybox_image, "sleep", "300")
+    script = 'trap "echo caught; exit 7" TERM; echo ready; while :; do sleep 0.1; done'
+    client = cloison.spawn("exec", "tty-signal", "sh", "-c", script, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert client.stdout is not None
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        client.send_signal(signal.SIGTERM)
+        assert client.stdout.read() == b"caught\n"
+        assert client.wait(20) == 7
+    assert cloison.inspect("tty-signal")["State"]["Status"] == "running"
+    cloison.ok("rm", "-f", "tty-signal")
+
+
+def test_a_killed_client_leaves_the_terminal_usable_and_no_container(cloison: Cloison, busybox_image: str) -> None:
+    screen = Screen(cloison, "run", "--rm", "-it", "--sig-proxy=false", *OFFLINE, busybox_image, "sh")
+    screen.see("/ # ")
+    assert not screen.is_cooked()
+    screen.process.send_signal(signal.SIGTERM)
+    assert screen.end() == 128 + signal.SIGTERM
+    assert screen.is_cooked()
+    screen.close()
+    cloison.remove_all()
+
+
+def test_piped_input_and_output_go_through_whole(cloison: Cloison, busybox_image: str) -> None:
+    data = "0123456789abcdef" * 65536
+    done = cloison("run", "--rm", "-i", *OFFLINE, busybox_image, "cat", input=data)
+    assert (done.returncode, done.stdout, done.stderr) == (0, data, "")
+
+
+def test_a_terminal_is_refused_where_there_is_none(cloison: Cloison, busybox_image: str) -> None:
+    done = cloison("run", "--rm", "-it", *OFFLINE, busybox_image, "true")
+    assert done.returncode == 125
+    assert "cannot attach stdin to a TTY-enabled container because stdin is not a terminal" in done.stderr
+    assert cloison.ok("run", "--rm", "-t", *OFFLINE, busybox_image, "tty") == "/dev/pts/0"
+
+
+def test_a_reader_that_leaves_early_is_no_error(cloison: Cloison, busybox_image: str) -> None:
+    for index in range(3):
+        cloison.ok("create", "--name", f"tty-pipe-{index}", *OFFLINE, busybox_image, "true")
+    done = cloison.shell("cloison ps -a | head -1; cloison ps -a --no-trunc | true")
+    assert done.stdout.startswith("CONTAINER ID")
+    assert done.stderr == ""
+    cloison.remove_all()
