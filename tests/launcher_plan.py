@@ -11,8 +11,10 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LAUNCHER = os.path.join(os.path.dirname(HERE), "src", "cloison", "libexec", "cloison-launcher")
@@ -162,6 +164,17 @@ def end_all() -> int:
         LIVE[-1].process.kill()
         LIVE[-1].close()
     return left
+
+
+@contextmanager
+def made_world(directory: Path) -> Iterator[World]:
+    """A world for one test; afterwards its launchers are gone and nothing of it is mounted on the host."""
+    world = World(str(directory))
+    try:
+        yield world
+    finally:
+        end_all()
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text(), "a mount leaked to the host"
 
 
 NAMESPACES = ("new-namespaces", "mnt", "pid", "net", "ipc", "uts")

@@ -15,8 +15,8 @@ from harness import Cloison
 # more than a namespace: argparse asyncio collections contextlib dataclasses enum functools json logging pathlib re
 # signal socket subprocess tempfile threading typing. Before one is added: python -X importtime.
 ALLOWED = {
-    "__future__", "_ctypes", "_json", "_locale", "_operator", "_posixshmem", "_random", "_signal", "_socket", "_stat", "_struct",
-    "array", "binascii", "encodings", "errno", "fcntl", "grp", "itertools", "math", "posixpath", "pwd", "resource", "select", "stat",
+    "__future__", "_ctypes", "_json", "_locale", "_operator", "_random", "_signal", "_socket", "_stat", "_struct",
+    "array", "binascii", "encodings", "errno", "fcntl", "itertools", "math", "posixpath", "resource", "select", "stat",
     "struct", "termios", "time", "tty", "zlib",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ sweep. The operation lock makes it happen once.
 
 from __future__ import annotations
 
+import os
 import time
 
 from cloison.engine import creating
@@ -117,6 +118,16 @@ def _state_after_others(store: ContainerStore, container_id: str, exit: Exit | N
     return store.load(container_id).state
 
 
+class _Alive:
+    """The ids whose leases stand, looked up when asked: a container may start while a sweep reads the leases."""
+
+    def __init__(self, store: ContainerStore) -> None:
+        self._store = store
+
+    def __contains__(self, container_id: object) -> bool:
+        return isinstance(container_id, str) and os.path.isdir(self._store.run_dir(container_id))
+
+
 def sweep(settings: Settings) -> int:
     """Clean up after every command and monitor that was killed; returns how many containers needed it.
 
@@ -130,7 +141,7 @@ def sweep(settings: Settings) -> int:
     if swept:
         from cloison.networks import bridge
 
-        bridge.sweep(settings, alive=store.run_ids())
+        bridge.sweep(settings, alive=_Alive(store))
     return swept
 
 

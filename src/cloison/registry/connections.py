@@ -64,7 +64,7 @@ def _split_proxy(proxy: str) -> tuple[str, dict[str, str]]:
 def _pool_class(
     scheme: str, pool: type[HTTPConnectionPool], connection: type[HTTPConnection], *, dial: Dial, current: CurrentMeter
 ) -> type[HTTPConnectionPool]:
-    def respond(
+    def _respond(
         sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
     ) -> HTTPResponse:
         return _metered_response(sock, method, meter=current.meter)
@@ -72,7 +72,7 @@ def _pool_class(
     def new_conn(self: HTTPConnection) -> socket.socket:
         return dial(Origin(scheme=scheme, host=self.host.strip("[]"), port=self.port))
 
-    members = {"response_class": staticmethod(respond), "_new_conn": new_conn}
+    members = {"response_class": staticmethod(_respond), "_new_conn": new_conn}
     guarded = type("Guarded" + connection.__name__, (connection,), members)
     return type("Guarded" + pool.__name__, (pool,), {"ConnectionCls": guarded})
 

@@ -143,6 +143,10 @@ def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tu
     if namespaces.get("network") == "":
         ops.append(op("loopback-up"))
         if around.configure_network:
+            # The link to come has IPv4 alone: without this it would give itself an IPv6 address, and believe whatever a
+            # neighbour advertises (CVE-2020-13401). Before the caller can make the link; lo is older and keeps ::1.
+            if around.facts.has_ipv6:
+                ops.append(op("sysctl", "net.ipv6.conf.default.disable_ipv6", 1))
             ops.append(op("send-netlink"))  # early: the caller works on it while we mount
     if around.keyring:
         ops.append(op("keyring", around.keyring))

@@ -20,6 +20,7 @@ class HostFacts(Record):
     hard_limits: tuple[int, ...] = (UNLIMITED,) * 16  # index is the RLIMIT_ number; -1 is unlimited
     oom_score_adj: int = 0
     has_time_namespace: bool = True
+    has_ipv6: bool = True
     throttled_cpus: tuple[str, ...] = ()  # "cpu0" … whose thermal_throttle counters tell what the neighbours do
 
     @property
@@ -36,6 +37,7 @@ def read_facts() -> HostFacts:
         hard_limits=_hard_limits(_read("/proc/self/limits")),
         oom_score_adj=int(_read("/proc/self/oom_score_adj")),
         has_time_namespace=os.access("/proc/self/ns/time", os.F_OK),
+        has_ipv6=os.access("/proc/sys/net/ipv6", os.F_OK),
         throttled_cpus=_throttled_cpus(),
     )
 
