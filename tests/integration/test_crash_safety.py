@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Cloison, no_leak, own_processes, until
+from harness import Cloison, no_leak, until
 
 # What changes the world, by phase: intention and record, launch, kernel objects, clean-up
 CALLS = (
@@ -119,14 +119,6 @@ def test_a_kept_container_killed_while_it_starts_can_be_started_again_or_removed
         cloison.ok("rm", "kept")
 
 
-def monitor_of(cloison: Cloison) -> int:
-    for line in own_processes(cloison.roots):
-        pid, name = line.split(" ", 1)
-        if name.startswith("cloison-launch") or "memfd" in os.readlink(f"/proc/{pid}/exe"):
-            return int(pid)
-    raise AssertionError("no monitor found")
-
-
 def test_a_killed_monitor_takes_its_container_along_and_the_next_command_says_so(
     cloison: Cloison, busybox_image: str
 ) -> None:
@@ -166,13 +158,21 @@ def test_the_containers_first_process_killed_from_outside_is_an_ordinary_end(
     cloison.ok("rm", "hit")
 
 
-def test_a_run_root_from_before_a_reboot_is_forgotten(cloison: Cloison, busybox_image: str) -> None:
-    """The boot id that the run root remembers is not this boot's: whatever it says about processes is void."""
+def test_what_a_run_root_says_about_the_time_before_a_reboot_is_void(cloison: Cloison, busybox_image: str) -> None:
+    """A power cut: the run directory stands as it was, its boot id is another's, no process or cgroup exists."""
     cloison.ok("run", "-d", "--name", "survivor", "--network", "none", busybox_image, "sleep", "300")
-    pid = cloison.inspect("survivor")["State"]["Pid"]
+    details = cloison.inspect("survivor")
+    run_dir = Path(cloison.roots.run_root, "containers", details["Id"])
+    kept = {file.name: file.read_bytes() for file in run_dir.iterdir() if file.is_file()}
+    assert "run.json" in kept
     cloison.ok("kill", "survivor")
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not run_dir.exists(), what="the clean-up")
+    run_dir.mkdir()
+    for name, content in kept.items():
+        (run_dir / name).write_bytes(content)
     Path(cloison.roots.run_root, "boot").write_text("00000000-0000-0000-0000-000000000000\n")
     assert cloison.ok("ps", "-q") == ""
     assert cloison.inspect("survivor")["State"]["Status"] == "exited"
-    cloison.ok("rm", "survivor")
+    cloison.ok("start", "survivor")
+    assert cloison.inspect("survivor")["State"]["Running"]
+    cloison.ok("rm", "-f", "survivor")

@@ -168,7 +168,8 @@ def stack(overlay: Overlay, *layers: bytes) -> list[str]:
 def test_whiteouts_and_opaque_directories_hide_what_lies_below(overlay: Overlay, tmp_path: Path) -> None:
     base = archive(
         folder("."), file("gone"), file("kept"), folder("dir"), file("dir/below"), folder("opaque"),
-        file("opaque/below"), folder("again"), file("again/below"), file("becomes-dir"), folder("becomes-file"), file("becomes-file/x"),
+        file("opaque/below"), folder("again"), file("again/below"), file("becomes-dir"),
+        folder("becomes-file"), file("becomes-file/x"),
     )  # fmt: skip
     top = archive(
         folder("."), file(".wh.gone", b""), file("dir/above"), file("opaque/above"), file("opaque/.wh..wh..opq", b""),

@@ -7,8 +7,8 @@ import time
 from cloison.cli.inspect_image import split_reference
 from cloison.cli.listing import has_label, matches, parse_filters, print_listing
 from cloison.cli.parser import Flag, Verb
-from cloison.model.units import SECOND_NS, parse_rfc3339_ns, parse_when_ns, render_age, render_size
 from cloison.errors import InvalidArgument
+from cloison.model.units import SECOND_NS, parse_rfc3339_ns, parse_when_ns, render_age, render_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

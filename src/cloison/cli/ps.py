@@ -7,8 +7,8 @@ import time
 from cloison.cli.listing import has_label, matches, parse_filters, print_listing
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.table import shorten
-from cloison.model.units import SECOND_NS, render_age
 from cloison.errors import InvalidArgument
+from cloison.model.units import SECOND_NS, render_age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ def create_container(
     store = ContainerStore(settings)
     container_id = os.urandom(32).hex()
     record = resolve(spec, image, container_id=container_id)
+    record = record.replace(name=spec.name or names.random_name())
     lock = store.begin(container_id)
     try:
         store.save(record, durable=durable)
@@ -95,20 +96,16 @@ def merge_env(base: tuple[str, ...], changes: tuple[str, ...]) -> tuple[str, ...
 
 
 def _with_name(record: ContainerRecord, store: ContainerStore, *, durable: bool) -> ContainerRecord:
-    if record.spec.name:
-        store.claim_name(record.spec.name, record.id)
-        return record
+    """Claim the record's name; one that we chose ourselves gives way to another when it is taken."""
     for attempt in range(100):
-        name = names.random_name() + (str(attempt) if attempt > 5 else "")
-        if store.owner_of(name):
-            continue
-        named = record.replace(name=name)
-        store.save(named, durable=durable)
         try:
-            store.claim_name(name, record.id)
+            store.claim_name(record.name, record.id)
+            return record
         except Conflict:
-            continue
-        return named
+            if record.spec.name:
+                raise
+        record = record.replace(name=names.random_name() + (str(attempt) if attempt > 5 else ""))
+        store.save(record, durable=durable)
     raise Conflict("cannot find a free container name", hint="give one with --name")
 
 

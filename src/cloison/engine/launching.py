@@ -76,14 +76,15 @@ class _Start:
         neighbours = specs.find_neighbours(record.spec, settings=settings)
         attachment = self._lease() if record.spec.network == "bridge" else None
         files = self._host_files(attachment, neighbours)
-        around, lock = self._surroundings(record)
+        layout = cgroups.read_layout()
+        around, lock = self._surroundings(record, layout)
         try:
             root = Overlay(settings.data_root).mount_of(record.id, record.layers, volatile=record.spec.auto_remove)
             facts = around.facts
             build = specs.build_spec(
                 record, root=root, settings=settings, facts=facts, neighbours=neighbours, stdio=stdio, host_files=files
             )
-            placement = self._place(build)
+            placement = self._place(build, layout)
             around = around.replace(placement=placement, seccomp=build.seccomp)
             self._session = launch.launch(plan_launch(build.spec, around=around, stdio=stdio), id=record.id)
             attach_terminal(self._session, stdio)
@@ -118,13 +119,11 @@ class _Start:
         self._running = self._running.replace(**changes)
         self._store.save_running(self._record.id, self._running)
 
-    def _place(self, build: specs.Build) -> cgroups.Placement:
+    def _place(self, build: specs.Build, layout: cgroups.Layout) -> cgroups.Placement:
         linux = build.spec.linux
-        return cgroups.create(
-            cgroups.read_layout(), self._running.cgroup, resources=linux.resources, device_rules=linux.device_rules
-        )
+        return cgroups.create(layout, self._running.cgroup, resources=linux.resources, device_rules=linux.device_rules)
 
-    def _surroundings(self, record: ContainerRecord) -> tuple[Surroundings, Lock]:
+    def _surroundings(self, record: ContainerRecord, layout: cgroups.Layout) -> tuple[Surroundings, Lock]:
         store, spec = self._store, record.spec
         lock = Lock(store.path(record.id, "monitor.lock"))
         try:
@@ -144,7 +143,7 @@ class _Start:
         around = Surroundings(
             placement=cgroups.Placement(),
             staging=staging_directory(self._settings),
-            layout=cgroups.read_layout(),
+            layout=layout,
             facts=read_facts(),
             monitor=monitor,
             configure_network=spec.network == "bridge",

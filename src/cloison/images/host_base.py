@@ -66,6 +66,12 @@ _CERTIFICATES = (
     "/etc/ssl/cert.pem",
 )  # fmt: skip
 _OPENSSL = "/usr/lib/ssl"
+_OPENSSL_FILES = (
+    f"{_OPENSSL}/cert.pem",
+    f"{_OPENSSL}/openssl.cnf",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
+)
 _ZONES = "/usr/share/zoneinfo"
 # the same zones again, with leap seconds or under another name
 _OTHER_ZONES = frozenset(("posix", "right", "posixrules", "localtime", "leapseconds", "tzdata.zi"))
@@ -102,7 +108,7 @@ def add_system(tree: HostTree) -> None:
 
 
 def _add_certificates(tree: HostTree) -> None:
-    tree.add_optional(_CERTIFICATES)
+    tree.add_optional((*_CERTIFICATES, *_OPENSSL_FILES))
     bundle = next(filter(os.path.isfile, _CERTIFICATES), "")
     # OpenSSL reads one file of its own directory, where Debian has a directory of a thousand links instead
     if bundle and os.path.isdir(_OPENSSL) and not os.path.exists(f"{_OPENSSL}/cert.pem"):
