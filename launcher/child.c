@@ -107,6 +107,8 @@ static void child_main(struct launch *l)
 	if (child_prepare(l) == 0)
 		run_side(l, 'C'); /* comes back only when something failed */
 	l->fault.kind = 'f';
+	if (l->parked)
+		_exit(tell_fault(l) ? 1 : 2);
 	if (send(l->wire, &l->fault, sizeof l->fault, MSG_NOSIGNAL) < 0)
 		_exit(2);
 	_exit(1);

@@ -87,8 +87,8 @@ struct log {
 	uint64_t size, limit, files;
 };
 
-enum state { SETTING_UP, WAITING, STARTING, EXECUTING, RUNNING, FAILED, ENDED, BROKEN, STATES };
-enum event { CHILD_WAITS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED, START_ASKED, CLIENT_GONE, CHILD_EXITED, EVENTS };
+enum state { SETTING_UP, WAITING, STARTING, EXECUTING, RUNNING, PARKED, FAILED, ENDED, BROKEN, STATES };
+enum event { CHILD_WAITS, CHILD_PARKS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED, START_ASKED, CLIENT_GONE, CHILD_EXITED, EVENTS };
 
 struct monitor {
 	enum state state;
@@ -120,7 +120,7 @@ struct launch {
 	size_t title_size;
 
 	/* noted while the plan is read */
-	bool awaits_parent, has_keyring, groups_denied, dies_with_client;
+	bool awaits_parent, has_keyring, groups_denied, dies_with_client, unmonitored;
 
 	/* before the clone */
 	bool detach, legacy, terminal;
@@ -141,6 +141,7 @@ struct launch {
 	uint32_t own_mount_count;
 	int death_signal;
 	char **environment;
+	bool parked; /* it waits, or waited, on a socket of its own: nobody of ours listens on the wire */
 
 	struct fault fault;
 	struct monitor monitor;
@@ -195,8 +196,8 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_cgroup
 	op_keep, op_log, op_relay, op_exit_file, op_exit_stat, op_reap, op_root_overlay, op_root_bind, op_mount, op_bind,
 	op_bind_fd, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
 	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
-	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_init, op_env,
-	op_exec;
+	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_await_start_on,
+	op_init, op_find_command, op_env, op_exec, op_no_monitor;
 
 /* child.c */
 int start_child(struct launch *l);

@@ -19,6 +19,7 @@ static void act_nothing(struct launch *l)
 
 static void act_start(struct launch *l)
 {
+	l->monitor.start_asked = false; /* each `await-start` takes one */
 	if (send(l->wire, "S", 1, MSG_NOSIGNAL) < 0)
 		return; /* it is dying: its exit will tell */
 }
@@ -29,6 +30,11 @@ static void act_wait(struct launch *l)
 		happen(l, START_ASKED);
 	else
 		tell(l, 'w', "", 0);
+}
+
+static void act_park(struct launch *l)
+{
+	tell(l, 'w', "", 0);
 }
 
 static void act_run(struct launch *l)
@@ -72,6 +78,7 @@ static const struct step {
 } steps[STATES][EVENTS] = {
 	[SETTING_UP] = {
 		[CHILD_WAITS] = { WAITING, act_wait },
+		[CHILD_PARKS] = { PARKED, act_park },
 		[CHILD_EXECUTES] = { EXECUTING, act_nothing },
 		[CHILD_FAILED] = { FAILED, act_nothing },
 		[CLIENT_GONE] = { SETTING_UP, act_abandon },
@@ -84,6 +91,8 @@ static const struct step {
 		[CHILD_EXITED] = { ENDED, act_end },
 	},
 	[STARTING] = {
+		[CHILD_WAITS] = { WAITING, act_wait },
+		[CHILD_PARKS] = { PARKED, act_park },
 		[CHILD_EXECUTES] = { EXECUTING, act_nothing },
 		[CHILD_FAILED] = { FAILED, act_nothing },
 		[CHILD_EXITED] = { ENDED, act_end },
@@ -141,6 +150,7 @@ static int child_message(struct launch *l)
 	take_descriptors(&m, fds);
 	switch (message.kind) {
 	case 'w': happen(l, CHILD_WAITS); break;
+	case 'p': happen(l, CHILD_PARKS); break;
 	case 'x': happen(l, CHILD_EXECUTES); break;
 	case 't': take_terminal(l, fds[0], fds[1]); break;
 	case 'n':
@@ -173,10 +183,20 @@ static void on_wire(struct launch *l, int unused)
 	}
 }
 
+/* Without a monitor the child is, from here on, the business of whoever inherits it: its status is not ours to take. */
+static bool may_leave(const struct launch *l)
+{
+	return l->monitor.state == PARKED || (l->unmonitored && l->monitor.state == RUNNING);
+}
+
 static void on_exit_of_child(struct launch *l, int unused)
 {
 	struct monitor *m = &l->monitor;
 
+	if (l->unmonitored)
+		on_wire(l, unused); /* all it has said is there: has it gone on without us? */
+	if (may_leave(l))
+		return;
 	if (wait4(l->pid, &m->status, WNOHANG, &m->usage) != l->pid)
 		return;
 	close(l->pidfd);
@@ -339,6 +359,8 @@ int monitor_main(struct launch *l)
 	for (;;) {
 		struct pollfd sources[SOURCES];
 
+		if (may_leave(l))
+			return 0;
 		if (m->state == BROKEN || (m->state == ENDED && drained(l)))
 			break;
 		choose(l, sources);

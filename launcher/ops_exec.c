@@ -140,13 +140,25 @@ static void explain(struct launch *l, const char *path, int error)
 		reason(l, "format", "");
 }
 
-/* Runs `path`; comes back with -1 and the explained failure. */
+static bool may_execute(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return errno = EACCES, false;
+	return access(path, X_OK) == 0;
+}
+
+/* Runs `path`, or without `argv` looks whether it could; otherwise comes back with -1 and the explained failure. */
 static int run(struct launch *l, const char *path, char **argv)
 {
 	static char *nothing[] = { NULL };
 	int error;
 
-	execve(path, argv, l->environment ? l->environment : nothing);
+	if (!argv && may_execute(path))
+		return 0;
+	if (argv)
+		execve(path, argv, l->environment ? l->environment : nothing);
 	error = errno;
 	explain(l, path, error);
 	return refuse(l, error, "execve", path);
@@ -172,7 +184,8 @@ static int search(struct launch *l, const char *file, char **argv)
 		n = strcspn(path, ":");
 		if (!n || snprintf(candidate, sizeof candidate, "%.*s/%s", (int)n, path, file) >= PATH_MAX)
 			continue;
-		run(l, candidate, argv);
+		if (run(l, candidate, argv) == 0)
+			return 0;
 		if (!strcmp(l->fault.reason, "permission") || !strcmp(l->fault.reason, "directory"))
 			denied = denied.error ? denied : l->fault;
 		else if (strcmp(l->fault.reason, "missing"))
@@ -187,15 +200,25 @@ static int search(struct launch *l, const char *file, char **argv)
 }
 
 /* File names without a slash are looked for in the command's own PATH, in its own root, as its own user. */
+static int run_or_search(struct launch *l, const char *file, char **argv)
+{
+	return strchr(file, '/') || !*file ? run(l, file, argv) : search(l, file, argv);
+}
+
+/* Who waits for a start wants to know before that there is something to be started. */
+int op_find_command(struct launch *l, const struct op *op)
+{
+	return run_or_search(l, op->arg[0], NULL);
+}
+
 int op_exec(struct launch *l, const struct op *op)
 {
-	const char *file = op->arg[0];
 	sigset_t none;
 
 	mark_close_on_exec(3);
-	if (send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)
+	if (!l->parked && send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)
 		return fail(l, "send", "wire");
 	sigemptyset(&none);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
-	return strchr(file, '/') || !*file ? run(l, file, op->arg + 1) : search(l, file, op->arg + 1);
+	return run_or_search(l, op->arg[0], op->arg + 1);
 }

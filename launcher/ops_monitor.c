@@ -62,6 +62,14 @@ int op_client(struct launch *l, const struct op *op)
 	return 0;
 }
 
+/* Until the child stands on its own feet nobody but the caller knows of it. */
+int op_no_monitor(struct launch *l, const struct op *op)
+{
+	(void)op;
+	l->unmonitored = l->dies_with_client = true;
+	return 0;
+}
+
 int op_listen(struct launch *l, const struct op *op)
 {
 	l->monitor.listen = (int)number(op->arg[0]);

@@ -215,6 +215,32 @@ int op_await_start(struct launch *l, const struct op *op)
 	return 0;
 }
 
+/* The launcher leaves now. Who connects to the listening socket and says `S` starts the command, and is told what becomes
+ * of it: the connection closes at the execve, or brings the fault (message `f`). */
+int op_await_start_on(struct launch *l, const struct op *op)
+{
+	int listening = (int)number(op->arg[0]);
+
+	if (send(l->wire, "p", 1, MSG_NOSIGNAL) < 0)
+		return fail(l, "send", "wire");
+	close(l->wire);
+	l->wire = -1;
+	l->parked = true;
+	for (;;) {
+		int caller = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+		char byte = 0;
+
+		if (caller < 0 && errno != EINTR && errno != ECONNABORTED)
+			return fail(l, "accept4", "start");
+		if (caller >= 0 && recv(caller, &byte, 1, 0) == 1 && byte == 'S') {
+			l->monitor.clients[0].fd = caller;
+			return close(listening);
+		}
+		if (caller >= 0)
+			close(caller);
+	}
+}
+
 /* The slave end is asked for by the master's descriptor, never by a name that the image or a neighbour may have replaced
  * (CVE-2025-52565); the master must come from a devpts. */
 static int open_pty(struct launch *l)

@@ -35,6 +35,7 @@ class Surroundings(Record):
     seccomp: bytes = b""  # struct sock_filter array; empty is unconfined
     configure_network: bool = False  # hand a netlink socket of the new network namespace to client 0 and wait
     keyring: str = ""  # name of its session keyring: the container's id
+    console: int = -1  # a stream socket that takes the terminal's master; -1 leaves it to the monitor
 
 
 def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, ...]:
@@ -54,10 +55,10 @@ def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, 
         *process.plan_oom_score(spec.process, facts=around.facts),
         *_enter(spec.linux, namespaces, around),
         *_file_systems(spec, namespaces, around),
-        *_terminal(spec.process),
+        *_terminal(spec.process, around.console),
         *process.plan_command(
             spec.process, facts=_rights(around.facts, namespaces), seccomp=around.seccomp,
-            await_start=monitor.await_start, init=spec.init,
+            monitor=monitor, init=spec.init,
         ),
         *plan_monitor(monitor, stdio=stdio, placement=around.placement),
     )  # fmt: skip
@@ -169,6 +170,7 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
         *_cgroup_view(late, spec=spec, namespaces=namespaces, around=around),
         *((op("directory", spec.process.cwd, "755"),) if spec.process.cwd != "/" else ()),
         *((op("readonly-root"),) if spec.root.readonly else ()),
+        *((op("await-start", "client"),) if around.monitor.pause_for_hooks else ()),
         op("pivot-root"),
         *((op("propagation", "/", propagation),) if propagation not in ("", "private", "rprivate") else ()),
     )
@@ -210,13 +212,14 @@ def _within(directory: str, mountpoint: str) -> bool:
     return bool(mountpoint) and directory.startswith(f"{mountpoint}/")
 
 
-def _terminal(command: Process) -> tuple[Op, ...]:
-    return (op("terminal", *command.console_size, -1),) if command.terminal else ()
+def _terminal(command: Process, console: int) -> tuple[Op, ...]:
+    return (op("terminal", *command.console_size, console),) if command.terminal else ()
 
 
 def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
+    console: int = -1,
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
@@ -234,8 +237,8 @@ def plan_exec(
         *process.plan_oom_score(command, facts=facts),
         op("join-namespaces", pidfd, *kinds),
         *((op("keyring", keyring),) if keyring else ()),
-        *_terminal(command),
+        *_terminal(command, console),
         *((op("await-parent"),) if placement.join else ()),
-        *process.plan_command(command, facts=rights, seccomp=seccomp, await_start=monitor.await_start),
+        *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor),
         *plan_monitor(monitor, stdio=stdio, placement=placement),
     )

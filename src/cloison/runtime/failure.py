@@ -77,7 +77,7 @@ def launch_failure(words: Sequence[str], *, plan: Sequence[Op] = ()) -> LaunchFa
     code = int(number) if number.isdecimal() else 0
     failed = plan[int(index)] if index.isdecimal() and int(index) < len(plan) else None
     line = render_op(failed) if failed else verb
-    if verb == "exec" and call.startswith("exec"):
+    if verb in ("exec", "find-command") and call.startswith("exec"):
         command = str(failed.words[0]) if failed and failed.words else path
         return _command_failure(command, reason, code=code, line=line)
     what = _tried(verb, failed)

@@ -22,6 +22,9 @@ class MonitorPlan(Record):
     exit_file: str = ""
     reap: tuple[str, ...] = ()  # executed at the end when nobody waits for it
     await_start: str = ""  # "": start at once; "client": our `Session.start`; "anyone": any client's
+    start_on: int = -1  # a listening socket on which the command itself waits for its start, without a monitor
+    absent: bool = False  # no monitor: the launcher ends once the command runs, or waits on ``start_on``
+    pause_for_hooks: bool = False  # wait for `Session.start` once more, with everything mounted and before the pivot
 
 
 NO_MONITOR = MonitorPlan()
@@ -35,7 +38,8 @@ def plan_stdio(stdio: Stdio) -> tuple[Op, ...]:
 
 def plan_monitor(monitor: MonitorPlan, *, stdio: Stdio, placement: Placement) -> tuple[Op, ...]:
     """The monitor's configuration; `cloison.runtime.launch` adds client 0."""
-    ops = [op("keep", fd) for fd in monitor.keep]
+    ops = [op("no-monitor")] if monitor.absent else []
+    ops += [op("keep", fd) for fd in monitor.keep]
     if monitor.listen >= 0:
         ops.append(op("listen", monitor.listen))
     if monitor.log and _has_output(stdio):

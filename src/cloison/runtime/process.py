@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cloison.errors import Denied, InvalidArgument
 from cloison.linux.capabilities import CAPABILITIES, mask_of
+from cloison.runtime.monitor import NO_MONITOR, MonitorPlan
 from cloison.runtime.plan import Op, op
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ _KILL = 9
 
 
 def plan_command(
-    process: Process, *, facts: HostFacts, seccomp: bytes, await_start: str = "", init: bool = False
+    process: Process, *, facts: HostFacts, seccomp: bytes, monitor: MonitorPlan = NO_MONITOR, init: bool = False
 ) -> tuple[Op, ...]:
     """Everything from the limits to ``exec``.
 
@@ -36,7 +37,6 @@ def plan_command(
     filtered = (op("seccomp", seccomp, 0),) if seccomp else ()
     # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it must come while we have it (seccomp(2)).
     early, late = ((), filtered) if process.no_new_privileges else (filtered, ())
-    waiting = (op("await-start", await_start),) if await_start else ()
     return (
         *plan_rlimits(process.rlimits, facts=facts),
         op("umask", f"{process.user.umask:o}"),
@@ -47,13 +47,20 @@ def plan_command(
         *((op("no-new-privs"),) if process.no_new_privileges else ()),
         op("cwd", process.cwd),
         # The monitor's death is the container's: nobody is left to see its end. After the identity, a change clears it.
-        op("parent-death-signal", _KILL),
-        *waiting,
+        *(() if monitor.absent else (op("parent-death-signal", _KILL),)),
+        *_wait_for_start(process, monitor),
         *late,
         *((op("init"),) if init else ()),
-        op("env", *process.env),
+        *((op("env", *process.env),) if monitor.start_on < 0 else ()),
         op("exec", process.args[0], *process.args),
     )
+
+
+def _wait_for_start(process: Process, monitor: MonitorPlan) -> tuple[Op, ...]:
+    if monitor.start_on >= 0:
+        found = op("find-command", process.args[0])
+        return (op("env", *process.env), found, op("await-start-on", monitor.start_on))
+    return (op("await-start", monitor.await_start),) if monitor.await_start else ()
 
 
 def plan_rlimits(rlimits: Iterable[Rlimit], *, facts: HostFacts) -> tuple[Op, ...]:
