@@ -63,6 +63,7 @@ def plan_limits(
         *_plan_pids(layout, resources),
         *_plan_weight(layout, resources),
         *_plan_rates(layout, resources, device_number=device_number or number_of_device),
+        *_plan_values(layout, resources),
         *_plan_devices(layout, device_rules),
     )
 
@@ -99,7 +100,12 @@ def io_weight_from_blkio(weight: int) -> int:
 
 
 def number_of_device(path: str) -> str:
-    """ "major:minor" of a block device. Raises: NotFound; InvalidArgument when it is none."""
+    """ "major:minor" of a block device, given so or by its path.
+
+    Raises: NotFound; InvalidArgument when it is none.
+    """
+    if path[:1].isdigit():  # no absolute path
+        return path
     try:
         status = os.stat(path)
     except OSError as err:
@@ -231,6 +237,17 @@ def _rates_v2(kinds: Mapping[str, tuple[DeviceRate, ...]], device_number: Callab
         Write(controller="io", version=2, file="io.max", value=f"{device} {' '.join(words)}")
         for device, words in lines.items()
     ]
+
+
+def _plan_values(layout: Layout, wanted: Resources) -> Iterable[Write]:
+    for value in wanted.values:
+        name = value.v1 or value.v2
+        version = require(layout, value.controller, purpose=f"set {name}")
+        file = value.v1 if version == 1 else value.v2
+        if not file:
+            raise Unsupported(f"cannot set {name}", why=f"control groups of version {version} have no such file")
+        controller = "io" if version == 2 and value.controller == "blkio" else value.controller
+        yield Write(controller=controller, version=version, file=file, value=value.value)
 
 
 def _plan_devices(layout: Layout, rules: tuple[DeviceRule, ...]) -> Iterable[Write]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # The numbers are the same for x86_64 and aarch64 (and every other architecture) from 424 on: one table since Linux 5.1.
 OPENAT2 = 437
+PRCTL = {"x86_64": 157, "aarch64": 167}
 BPF = {"x86_64": 321, "aarch64": 280}
 
 

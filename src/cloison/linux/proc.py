@@ -13,6 +13,7 @@ import select
 
 from cloison.errors import InvalidArgument, NotFound
 
+_SET_CHILD_SUBREAPER = 36
 _STATE = 0  # fields of /proc/PID/stat after the command's closing parenthesis
 _START_TIME = 19
 _DEAD = (b"Z", b"X", b"x")
@@ -138,6 +139,13 @@ def _stat(pid: int) -> list[bytes]:
 
 def _gone(pid: int) -> NotFound:
     return NotFound(f"process {pid} is gone", why="it ended, or another process has its number now")
+
+
+def become_subreaper() -> None:
+    """Inherit orphans further down, instead of init (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    from cloison.linux.libc import PRCTL, syscall
+
+    syscall(PRCTL[os.uname().machine], _SET_CHILD_SUBREAPER, 1)
 
 
 def wait_for_end(pid: int, started: int, *, timeout_s: float | None) -> bool:

@@ -45,6 +45,15 @@ class DeviceRate(Record):
     rate: int  # bytes/s or operations/s
 
 
+class ControlValue(Record):
+    """A value for a control file that no other limit knows; "" where a version has no such file."""
+
+    controller: str  # by its version 1 name
+    v1: str = ""
+    v2: str = ""
+    value: str
+
+
 class Resources(Record):
     """Limits of a container, one field a knob; None leaves the kernel's default."""
 
@@ -63,9 +72,11 @@ class Resources(Record):
     read_iops: tuple[DeviceRate, ...] = ()
     write_iops: tuple[DeviceRate, ...] = ()
     oom_score_adj: int = 0
+    values: tuple[ControlValue, ...] = ()
 
     NESTED: ClassVar[Mapping[str, Any]] = {
         "read_bps": DeviceRate, "write_bps": DeviceRate, "read_iops": DeviceRate, "write_iops": DeviceRate,
+        "values": ControlValue,
     }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from cloison.errors import InvalidArgument, Unsupported
 from cloison.model.digest import parse_digest as parse_digest
 from cloison.model.image import ImageConfig
 from cloison.model.record import Record
-from cloison.oci.strict import Fields, parse_document
+from cloison.oci.fields import Fields
+from cloison.oci.strict import parse_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -108,6 +108,26 @@ class Linux(Record):
     }  # fmt: skip
 
 
+class Hook(Record):
+    """A program of the host (or, for two kinds, of the container) that is told of a step by the state on its stdin."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout_s: int = 0  # 0 is none
+
+
+class Hooks(Record):
+    """By the step they belong to (config.md, "POSIX-platform Hooks")."""
+
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
+
+
 class Root(Record):
     """Where ``/`` comes from: one overlay mount, or a directory (type "bind")."""
 
@@ -127,6 +147,7 @@ class Spec(Record):
     mounts: tuple[Mount, ...] = ()
     linux: Linux = Linux()
     annotations: Mapping[str, str] = {}
+    hooks: Hooks = Hooks()
     init: bool = False  # ours, not the specification's: a reaper as pid 1
 
     NESTED: ClassVar[Mapping[str, Any]] = {"process": Process, "root": Root, "mounts": Mount, "linux": Linux}

@@ -171,6 +171,14 @@ class Session:
 
     # -- the end
 
+    def leave(self) -> None:
+        """Hang up on a launcher that leaves its command (``no-monitor``), and wait for its end: from then on the command
+        is the child of whoever inherits it."""
+        self._socket.close()
+        pid, self._launcher = self._launcher, 0
+        if pid:
+            os.waitpid(pid, 0)
+
     def close(self) -> None:
         """Hang up, and take the launcher's process off the kernel's table as soon as it is done.
 

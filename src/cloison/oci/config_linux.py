@@ -1,0 +1,101 @@
+"""``linux`` of a bundle's config.json -> `Linux` (runtime-spec, config-linux.md)."""
+
+from __future__ import annotations
+
+from cloison.errors import Unsupported
+from cloison.oci.config_resources import parse_device_rules, parse_resources
+from cloison.oci.runtime import Device, IdMapping, Linux, Namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci.fields import Fields
+
+_ENTRIES = 4096
+_ID = (1 << 32) - 1
+_NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time")
+_PROPAGATIONS = tuple(f"{r}{kind}" for kind in ("private", "slave", "shared", "unbindable") for r in ("", "r"))
+_LATER = ("intelRdt", "memoryPolicy", "netDevices")
+
+
+def parse_linux(fields: Fields) -> Linux:
+    """Raises: InvalidArgument with the path of the field; Unsupported."""
+    for word in _LATER:
+        if fields.raw(word):
+            raise Unsupported(f"linux.{word} is not supported")
+    personality = fields.inner("personality")
+    if personality.text("domain", default="LINUX") != "LINUX":
+        raise Unsupported("linux.personality is not supported", why="only the domain LINUX is")
+    resources = fields.inner("resources")
+    return Linux(
+        namespaces=_namespaces(fields),
+        uid_mappings=fields.objects("uidMappings", _mapping, limit=_ENTRIES),
+        gid_mappings=fields.objects("gidMappings", _mapping, limit=_ENTRIES),
+        time_offsets=_time_offsets(fields.inner("timeOffsets")),
+        devices=fields.objects("devices", _device, limit=_ENTRIES),
+        device_rules=parse_device_rules(resources),
+        cgroups_path=fields.text("cgroupsPath", default=""),
+        resources=parse_resources(resources),
+        rootfs_propagation=fields.choice("rootfsPropagation", _PROPAGATIONS, default=""),
+        sysctl=fields.text_map("sysctl"),
+        masked_paths=_paths(fields, "maskedPaths"),
+        readonly_paths=_paths(fields, "readonlyPaths"),
+    )
+
+
+def _namespaces(fields: Fields) -> tuple[Namespace, ...]:
+    found = fields.objects("namespaces", _namespace, limit=_ENTRIES)
+    # config-linux.md: "If a namespaces field contains duplicated namespaces with same type, the runtime MUST generate
+    # an error."
+    if len({namespace.type for namespace in found}) < len(found):
+        raise fields.invalid("namespaces", "has two entries of one type")
+    return found
+
+
+def _namespace(fields: Fields) -> Namespace:
+    path = fields.text("path", default="")
+    if path and not path.startswith("/"):
+        raise fields.invalid("path", "is not an absolute path")
+    return Namespace(type=fields.choice("type", _NAMESPACES), path=path)
+
+
+def _mapping(fields: Fields) -> IdMapping:
+    size = fields.whole("size", least=1, most=_ID)
+    if size is None:
+        raise fields.invalid("size", "is missing")
+    return IdMapping(
+        container_id=fields.whole("containerID", least=0, most=_ID) or 0,
+        host_id=fields.whole("hostID", least=0, most=_ID) or 0,
+        size=size,
+    )
+
+
+def _time_offsets(fields: Fields) -> dict[str, tuple[int, int]]:
+    offsets = {}
+    for clock in ("monotonic", "boottime"):
+        if fields.has(clock):
+            offset = fields.inner(clock)
+            offsets[clock] = (offset.whole("secs") or 0, offset.whole("nanosecs", least=0, most=999_999_999) or 0)
+    return offsets
+
+
+def _device(fields: Fields) -> Device:
+    path, kind = fields.text("path"), fields.choice("type", ("c", "b", "u", "p"))
+    if not path.startswith("/"):
+        raise fields.invalid("path", "is not an absolute path")
+    # "major, minor (int64, REQUIRED unless type is p)"
+    major, minor = (fields.whole(name, least=0, most=_ID) for name in ("major", "minor"))
+    if kind != "p" and (major is None or minor is None):
+        raise fields.invalid("major" if major is None else "minor", "is missing")
+    mode = fields.whole("fileMode", least=0, most=0o177777)
+    return Device(
+        path=path, type=kind, major=major or 0, minor=minor or 0, mode=0o666 if mode is None else mode & 0o7777,
+        uid=fields.whole("uid", least=0, most=_ID - 1) or 0, gid=fields.whole("gid", least=0, most=_ID - 1) or 0,
+    )  # fmt: skip
+
+
+def _paths(fields: Fields, name: str) -> tuple[str, ...]:
+    paths = fields.texts(name)
+    for path in paths:
+        if not path.startswith("/"):
+            raise fields.invalid(name, f"has {path[:64]!r}, not an absolute path")
+    return paths

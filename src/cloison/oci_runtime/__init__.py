@@ -1,0 +1,1 @@
+"""The door for container engines: runc's command line. A bundle and a verb in, the OCI runtime's state out; no engine."""

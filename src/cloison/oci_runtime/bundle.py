@@ -1,0 +1,118 @@
+"""A bundle's configuration, completed with what the specification lets a runtime add, for this machine."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import InvalidArgument, NotFound, Unsupported
+from cloison.linux.capabilities import mask_of
+from cloison.model.record import Record
+from cloison.oci.config_json import Config, parse_config
+from cloison.oci.runtime import Capabilities, DeviceRule, Spec
+from cloison.runtime import defaults
+from cloison.store.atomic import read_file
+from cloison.store.json import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci.config_json import Labels
+    from cloison.oci.runtime import Process
+
+_MAX_CONFIG = 16 << 20
+# What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
+# (runc's list, which callers count on).
+_MAKE_NODES = (DeviceRule(allow=True, type="c", access="m"), DeviceRule(allow=True, type="b", access="m"))
+
+
+class Bundle(Record):
+    directory: str  # absolute
+    text: bytes  # config.json as it stands
+    config: Config
+
+
+def read_bundle(directory: str, *, config_path: str = "") -> Bundle:
+    """Raises: NotFound, InvalidArgument with the place of the fault, Unsupported."""
+    path = os.path.abspath(config_path or f"{directory}/config.json")
+    directory = os.path.abspath(directory)
+    try:
+        text = read_file(path, limit=_MAX_CONFIG)
+    except FileNotFoundError as err:
+        raise NotFound(f"cannot read {path}", why="no such file or directory", hint="is this a bundle?") from err
+    except (OSError, ValueError) as err:
+        why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
+        raise InvalidArgument(f"cannot read {path}", why=why) from err
+    config = parse_config(parse(text, name="config.json"), bundle=directory)
+    root = config.spec.root.mount.source
+    if not os.path.isdir(root):
+        why = "not a directory" if os.path.exists(root) else "no such file or directory"
+        raise NotFound(f"cannot use root.path {root}", why=why)
+    return Bundle(directory=directory, text=text, config=config)
+
+
+def parse(text: bytes, *, name: str) -> object:
+    """One JSON document. Raises: InvalidArgument."""
+    try:
+        return loads(text)
+    except ValueError as err:
+        why = "it is not UTF-8" if isinstance(err, UnicodeDecodeError) else str(err)
+        raise InvalidArgument(f"invalid {name}", why=why) from err
+
+
+def complete(config: Config, *, container_id: str) -> Spec:
+    """The spec with default devices, device rules and a control group. Raises: Unsupported."""
+    _check_labels(config.labels)
+    spec, linux = config.spec, config.spec.linux
+    given = {device.path for device in linux.devices}
+    devices = (*(device for device in defaults.devices() if device.path not in given), *linux.devices)
+    rules = (
+        DeviceRule(allow=False), *linux.device_rules, *_MAKE_NODES,
+        *(rule for rule in defaults.device_rules() if rule.allow),
+    )  # fmt: skip
+    path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
+    return spec.replace(
+        process=complete_process(spec.process),
+        linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path),
+    )
+
+
+def complete_process(process: Process) -> Process:
+    """Ambient capabilities that the kernel would refuse, as not inheritable or permitted, are left out, as runc does."""
+    sets = process.capabilities
+    held = set(sets.inheritable).intersection(sets.permitted)
+    ambient = tuple(name for name in sets.ambient if name in held)
+    if ambient == sets.ambient:
+        return process
+    changed: Capabilities = sets.replace(ambient=ambient)
+    return process.replace(capabilities=changed)
+
+
+def seccomp_program(config: Config, *, root: str) -> bytes:
+    """The compiled filter, from the cache in the state root; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
+    profile = config.seccomp
+    if not isinstance(profile, dict) or not profile:
+        if profile not in (None, {}):
+            raise InvalidArgument("invalid config.json", why="linux.seccomp is not an object")
+        return b""
+    from cloison.runtime.seccomp_cache import custom_filter
+
+    if profile.get("listenerPath"):
+        raise Unsupported("linux.seccomp.listenerPath is not supported")
+    mask = mask_of(config.spec.process.capabilities.bounding)
+    path = custom_filter(f"{root}/.seccomp", profile_text=dumps(profile), capabilities_mask=mask)
+    return read_file(path)
+
+
+def _check_labels(labels: Labels) -> None:
+    """A machine without the module has nothing to enforce; one that has it must not be told less than was asked for."""
+    profile = labels.apparmor_profile
+    if profile not in ("", "unconfined") and _read("/sys/module/apparmor/parameters/enabled").startswith("Y"):
+        raise Unsupported("process.apparmorProfile is not supported")
+    if (labels.selinux_label or labels.mount_label) and os.path.exists("/sys/fs/selinux/enforce"):
+        raise Unsupported("SELinux labels are not supported")
+
+
+def _read(path: str) -> str:
+    try:
+        return read_file(path).decode()
+    except OSError:
+        return ""

@@ -1,0 +1,209 @@
+"""``create``: from a bundle to a process that waits, in everything that was configured, for ``start``.
+
+The record is on disk before anything is made; after a failure nothing is left.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import time
+
+from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument, NotFound
+from cloison.linux import cgroups, proc
+from cloison.model.container import Stdio
+from cloison.model.record import Record
+from cloison.oci_runtime import ending
+from cloison.oci_runtime.bundle import Bundle, complete, seccomp_program
+from cloison.oci_runtime.containers import Container, Containers
+from cloison.oci_runtime.hooks import run_hooks
+from cloison.oci_runtime.log import timestamp
+from cloison.runtime import launch
+from cloison.runtime.compile import Surroundings, plan_launch
+from cloison.runtime.facts import read_facts
+from cloison.runtime.monitor import MonitorPlan
+from cloison.runtime.session import Session, listen
+from cloison.store.atomic import write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci.runtime import Spec
+    from cloison.oci_runtime.log import Log
+
+
+class Wishes(Record):
+    """What the command line adds to the bundle."""
+
+    pid_file: str = ""
+    console: int = -1  # a stream socket for the terminal's master
+    keyring: bool = True
+    cgroup: bool = True
+
+
+def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes: Wishes, log: Log) -> Container:
+    """On return it waits for ``start``. Raises: Conflict, LaunchFailed and its kinds, InvalidArgument, Unsupported …"""
+    spec = complete(bundle.config, container_id=container_id)
+    with containers.claim(container_id):
+        attempt = _Creation(containers, container_id, bundle=bundle, spec=spec, wishes=wishes)
+        try:
+            return attempt.run()
+        except BaseException:
+            attempt.undo(log)
+            raise
+
+
+class _Creation:
+    """One try to create one container; what was made so far is in ``container``, which is on disk too."""
+
+    def __init__(
+        self, containers: Containers, container_id: str, *, bundle: Bundle, spec: Spec, wishes: Wishes
+    ) -> None:
+        self._containers = containers
+        self._bundle = bundle
+        self._spec = spec
+        self._wishes = wishes
+        self._session: Session | None = None
+        self._met_hooks = False
+        self.container = Container(
+            id=container_id,
+            bundle=bundle.directory,
+            rootfs=spec.root.mount.source,
+            oci_version=bundle.config.oci_version,
+            created=timestamp(time.time_ns()),
+            owner=str(os.geteuid()),
+            cgroup=spec.linux.cgroups_path if wishes.cgroup else "",
+            has_process=bundle.config.has_process,
+            annotations=spec.annotations,
+        )
+
+    def run(self) -> Container:
+        path = self._containers.path
+        write_file(path(self.container.id, "config.json"), self._bundle.text, durable=False)
+        self._containers.save(self.container)
+        os.mkdir(path(self.container.id, "rootfs"), 0o700)
+        layout = cgroups.read_layout()
+        placement = self._place(layout)
+        listener = listen(path(self.container.id, "start"))
+        try:
+            around = self._surroundings(layout, placement, listener=listener)
+            stdio = standard_streams(terminal=self._spec.process.terminal)
+            ops = plan_launch(self._spec, around=around, stdio=stdio)
+            if not self.container.has_process:  # nothing to look for: ``start`` will refuse
+                ops = tuple(op for op in ops if op.verb != "find-command")
+            self._session = launch.launch(ops, id=self.container.id)
+        finally:
+            os.close(listener)
+        self._conduct(self._session)
+        if self._wishes.pid_file:
+            write_pid_file(self._wishes.pid_file, self.container.pid)
+        return self.container
+
+    def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
+        if not self.container.cgroup:
+            return cgroups.Placement()
+        linux = self._spec.linux
+        arguments = {"resources": linux.resources, "device_rules": linux.device_rules}
+        try:
+            return cgroups.create(layout, self.container.cgroup, **arguments)
+        except Conflict:
+            if cgroups.pids(layout, self.container.cgroup):
+                raise
+        cgroups.remove(layout, self.container.cgroup)  # left by somebody; nobody is in it
+        return cgroups.create(layout, self.container.cgroup, **arguments)
+
+    def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
+        hooks = self._spec.hooks
+        monitor = MonitorPlan(
+            absent=True, start_on=listener, pause_for_hooks=bool(hooks.prestart or hooks.create_runtime)
+        )
+        return Surroundings(
+            placement=placement,
+            staging=self._containers.path(self.container.id, "rootfs"),
+            layout=layout,
+            facts=read_facts(),
+            monitor=monitor,
+            seccomp=seccomp_program(self._bundle.config, root=self._containers.root),
+            keyring=self.container.id if self._wishes.keyring else "",
+            console=self._wishes.console,
+        )
+
+    def _conduct(self, session: Session) -> None:
+        """From the clone to the wait for ``start``: note the pid, run the hooks in between."""
+        hooks = self._spec.hooks
+        pausing = bool(hooks.prestart or hooks.create_runtime)
+        while True:
+            message = session.receive()
+            if message.kind == "created":
+                self._note(message.pid)
+            elif message.error is not None:
+                raise message.error
+            elif message.kind == "waiting" and pausing:
+                pausing = False
+                self._met_hooks = True
+                run_hooks("prestart", hooks.prestart, container=self.container, status="creating")
+                run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
+                session.start()
+            elif message.kind == "waiting":
+                session.leave()
+                return
+            elif message.kind in ("closed", "exited"):
+                raise Internal("the container could not be created", why="its first process ended without a word")
+
+    def _note(self, pid: int) -> None:
+        try:
+            started = proc.start_time(pid)
+        except NotFound:
+            return  # it failed already; the message that says so is next
+        self.container = self.container.replace(pid=pid, pid_started=started)
+        self._containers.save(self.container)
+
+    def undo(self, log: Log) -> None:
+        """Leave nothing: neither process, control group nor record."""
+        if self._session is not None:
+            ending.kill_first(self.container)
+            self._session.close()
+        try:
+            hooks = self._spec.hooks.poststop if self._met_hooks else ()
+            ending.clean_up(self._containers, self.container, poststop=hooks, log=log)
+        except CloisonError as error:
+            log.warning(str(error))  # the reason why we are here is the better message
+
+
+def standard_streams(*, terminal: bool) -> Stdio:
+    """The caller's own three descriptors, handed over; one that is closed is /dev/null."""
+    if terminal:
+        return Stdio(stdin="pty", stdout="pty", stderr="pty")
+    stdin, stdout, stderr = (f"fd:{fd}" if _is_open(fd) else "null" for fd in range(3))
+    return Stdio(stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Whole or not at all: a caller may be watching. Raises: Denied, Unavailable."""
+    write_file(os.path.abspath(path), str(pid), durable=False, mode=0o644)
+
+
+def connect_console(path: str) -> _socket.socket:
+    """The caller's console socket. Raises: InvalidArgument."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        socket.connect(path)
+    except OSError as err:
+        socket.close()
+        raise InvalidArgument(f"cannot use console socket {path}", why=os.strerror(err.errno or 0).lower()) from err
+    return socket
+
+
+def check_terminal(*, terminal: bool, console: str, detached: bool) -> None:
+    """Raises: InvalidArgument in runc's words."""
+    if detached and terminal and not console:
+        raise InvalidArgument("cannot allocate tty if the runtime will detach without setting console socket")
+    if console and not (detached and terminal):
+        raise InvalidArgument("cannot use console socket if the runtime will not detach or allocate tty")

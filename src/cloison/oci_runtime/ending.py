@@ -1,0 +1,72 @@
+"""The end of a container: signals, ``delete``, and what must not be left behind."""
+
+from __future__ import annotations
+
+from cloison.errors import CloisonError, Conflict, NotFound
+from cloison.linux import cgroups, proc
+from cloison.oci.config_json import parse_config
+from cloison.oci_runtime.containers import Container, Containers
+from cloison.oci_runtime.hooks import run_poststop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloison.oci.runtime import Hook
+    from cloison.oci_runtime.log import Log
+
+_SIGKILL = 9
+_END_TIMEOUT_S = 10.0
+
+
+def kill_first(container: Container) -> None:
+    """SIGKILL to the first process, whatever holds it."""
+    if not container.pid:
+        return
+    proc.send_signal(container.pid, container.pid_started, _SIGKILL)
+    if container.cgroup:
+        layout = cgroups.read_layout()
+        if cgroups.is_frozen(layout, container.cgroup):
+            cgroups.freeze(layout, container.cgroup, frozen=False)  # version 1: the frozen do not even die
+
+
+def delete(containers: Containers, container_id: str, *, force: bool, log: Log) -> None:
+    """Raises: NotFound (never with ``force``), Conflict when it is not stopped."""
+    try:
+        lock = containers.lock(container_id)
+    except NotFound:
+        if force:
+            return
+        raise
+    with lock:
+        try:
+            container = containers.load(container_id)
+        except NotFound:  # a crash before the record was written
+            if not force:
+                raise
+            containers.remove(container_id)
+            return
+        status = containers.status(container)
+        if status in ("running", "paused", "creating") and not force and container.pid:
+            raise Conflict(f"cannot delete container {container_id} that is not stopped", why=status)
+        kill_first(container)
+        if container.pid:
+            proc.wait_for_end(container.pid, container.pid_started, timeout_s=_END_TIMEOUT_S)
+        clean_up(containers, container, poststop=_poststop(containers, container), log=log)
+
+
+def _poststop(containers: Containers, container: Container) -> tuple[Hook, ...]:
+    try:
+        config = parse_config(containers.config(container.id), bundle=container.bundle)
+    except (CloisonError, ValueError):
+        return ()  # lost in a crash: there is nothing to run
+    hooks: tuple[Hook, ...] = config.spec.hooks.poststop
+    return hooks
+
+
+def clean_up(containers: Containers, container: Container, *, poststop: Iterable[Hook], log: Log) -> None:
+    """Control group, record, then the hooks ("after the container is deleted"). Raises: Unavailable, Denied."""
+    if container.cgroup:
+        cgroups.remove(cgroups.read_layout(), container.cgroup)
+    containers.remove(container.id)
+    run_poststop(poststop, container=container, log=log)

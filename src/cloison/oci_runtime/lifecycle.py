@@ -1,0 +1,213 @@
+"""``create``, ``run``, ``start``, ``state``, ``kill``, ``delete``, ``pause``, ``resume``."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from cloison.linux import cgroups, proc
+from cloison.oci_runtime.containers import Containers, state_document
+from cloison.oci_runtime.log import say
+from cloison.oci_runtime.options import Call, Verb
+from cloison.store.json import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci_runtime.bundle import Bundle
+    from cloison.oci_runtime.containers import Container
+    from cloison.oci_runtime.creating import Wishes
+
+_CREATE_OPTIONS = {
+    "bundle": "text", "config": "text", "console-socket": "text", "pid-file": "text", "no-pivot": "switch",
+    "no-new-keyring": "switch", "preserve-fds": "text",
+}  # fmt: skip
+_RUN_OPTIONS = {**_CREATE_OPTIONS, "detach": "switch", "keep": "switch", "no-subreaper": "switch"}
+_SIGTERM, _SIGKILL = 15, 9
+
+
+def _create(call: Call) -> int:
+    from cloison.oci_runtime.creating import check_terminal, connect_console, create
+
+    bundle = _read_bundle(call)
+    console = call.text("console-socket")
+    check_terminal(terminal=bundle.config.spec.process.terminal, console=console, detached=True)
+    socket = connect_console(console) if console else None
+    create(
+        Containers(call.root), call.id, bundle=bundle, wishes=_wishes(call, socket.fileno() if socket else -1), log=call.log
+    )
+    return 0
+
+
+def _run(call: Call) -> int:
+    from cloison.oci_runtime.creating import check_terminal, connect_console
+    from cloison.oci_runtime.foreground import Foreground
+
+    bundle = _read_bundle(call)
+    console, terminal = call.text("console-socket"), bundle.config.spec.process.terminal
+    check_terminal(terminal=terminal, console=console, detached=call.switch("detach"))
+    if call.switch("detach"):
+        socket = connect_console(console) if console else None
+        _create_and_start(call, bundle, console=socket.fileno() if socket else -1)
+        return 0
+    with Foreground(terminal=terminal) as foreground:
+        container = _create_and_start(call, bundle, console=foreground.console)
+        code = foreground.wait(container.pid, container.pid_started)
+    if not call.switch("keep"):
+        from cloison.oci_runtime.ending import delete
+
+        delete(Containers(call.root), call.id, force=True, log=call.log)
+    return code
+
+
+def _create_and_start(call: Call, bundle: Bundle, *, console: int) -> Container:
+    from cloison.oci_runtime.creating import create
+    from cloison.oci_runtime.ending import delete
+    from cloison.oci_runtime.starting import start
+
+    containers = Containers(call.root)
+    container = create(containers, call.id, bundle=bundle, wishes=_wishes(call, console), log=call.log)
+    try:
+        start(containers, call.id)
+    except BaseException:
+        delete(containers, call.id, force=True, log=call.log)
+        raise
+    return container
+
+
+def _read_bundle(call: Call) -> Bundle:
+    from cloison.oci_runtime.bundle import read_bundle
+    from cloison.oci_runtime.containers import check_id
+
+    check_id(call.id)
+    if call.number("preserve-fds"):
+        raise Unsupported("--preserve-fds is not supported")
+    bundle = os.path.abspath(call.text("bundle", "."))
+    for path in ("pid-file", "console-socket", "config"):
+        if call.text(path):  # as seen from the caller's working directory
+            call.set(path, os.path.abspath(call.text(path)))
+    try:
+        os.chdir(bundle)  # hooks run there, as with other runtimes
+    except OSError as err:
+        raise NotFound(f"cannot use bundle {bundle}", why=os.strerror(err.errno or 0).lower()) from err
+    return read_bundle(bundle, config_path=call.text("config"))
+
+
+def _wishes(call: Call, console: int) -> Wishes:
+    from cloison.oci_runtime.creating import Wishes
+
+    return Wishes(
+        pid_file=call.text("pid-file"), console=console, keyring=not call.switch("no-new-keyring"), cgroup=call.cgroups
+    )
+
+
+def _start(call: Call) -> int:
+    from cloison.oci_runtime.starting import start
+
+    start(Containers(call.root), call.id)
+    return 0
+
+
+def _state(call: Call) -> int:
+    containers = Containers(call.root)
+    container = containers.load(call.id)
+    status = containers.status(container)
+    document = state_document(container, status)
+    document["pid"] = container.pid if status != "stopped" else 0
+    more = {"rootfs": container.rootfs, "created": container.created, "owner": _owner(container)}
+    say(dumps({**document, **more}) + "\n")
+    return 0
+
+
+def _owner(container: Container) -> str:
+    return "root" if container.owner == "0" else container.owner
+
+
+def _kill(call: Call) -> int:
+    number = proc.parse_signal(call.words[1]) if len(call.words) > 1 else _SIGTERM
+    containers = Containers(call.root)
+    container = containers.load(call.id)
+    if call.switch("all") and container.cgroup:
+        return _kill_all(container, number)
+    if containers.status(container) in ("stopped", "creating"):
+        raise Conflict(f"cannot kill container {call.id}", why="container not running")
+    if not proc.send_signal(container.pid, container.pid_started, number):
+        raise Conflict(f"cannot kill container {call.id}", why="os: process already finished")
+    _let_die(container, number)
+    return 0
+
+
+def _let_die(container: Container, number: int) -> None:
+    """On version 1 not even SIGKILL reaches the frozen."""
+    if number == _SIGKILL and container.cgroup:
+        layout = cgroups.read_layout()
+        if cgroups.is_frozen(layout, container.cgroup):
+            cgroups.freeze(layout, container.cgroup, frozen=False)
+
+
+def _kill_all(container: Container, number: int) -> int:
+    layout = cgroups.read_layout()
+    if number == _SIGKILL:
+        cgroups.kill(layout, container.cgroup)
+        return 0
+    for pid in cgroups.pids(layout, container.cgroup):
+        try:
+            started = proc.start_time(pid)
+        except NotFound:
+            continue
+        proc.send_signal(pid, started, number)
+    return 0
+
+
+def _delete(call: Call) -> int:
+    from cloison.oci_runtime.ending import delete
+
+    containers = Containers(call.root)
+    if not call.switch("regex"):
+        delete(containers, call.id, force=call.switch("force"), log=call.log)
+        return 0
+    import re
+
+    try:
+        pattern = re.compile(call.id)
+    except re.error as err:
+        raise InvalidArgument(f"invalid regular expression {call.id!r}", why=str(err)) from err
+    for container in containers.load_all():
+        if pattern.search(container.id):
+            delete(containers, container.id, force=call.switch("force"), log=call.log)
+    return 0
+
+
+def _pause(call: Call) -> int:
+    return _freeze(call, frozen=True, allowed=("running", "created"))
+
+
+def _resume(call: Call) -> int:
+    return _freeze(call, frozen=False, allowed=("paused",))
+
+
+def _freeze(call: Call, *, frozen: bool, allowed: tuple[str, ...]) -> int:
+    containers = Containers(call.root)
+    with containers.lock(call.id):
+        container = containers.load(call.id)
+        status = containers.status(container)
+        verb = "pause" if frozen else "resume"
+        if status not in allowed:
+            raise Conflict(f"cannot {verb} container {call.id}", why=f"container not {allowed[0]}")
+        if not container.cgroup:
+            raise Conflict(f"cannot {verb} container {call.id}", why="it has no control group")
+        cgroups.freeze(cgroups.read_layout(), container.cgroup, frozen=frozen)
+    return 0
+
+
+CREATE = Verb("create", _create, usage="[OPTIONS] ID", options=_CREATE_OPTIONS, short={"b": "bundle", "f": "config"})
+RUN = Verb(
+    "run", _run, usage="[OPTIONS] ID", options=_RUN_OPTIONS, short={"b": "bundle", "d": "detach", "f": "config"}
+)
+START = Verb("start", _start, usage="ID")
+STATE = Verb("state", _state, usage="ID")
+KILL = Verb("kill", _kill, usage="[--all] ID [SIGNAL]", options={"all": "switch"}, short={"a": "all"}, most=2)
+DELETE = Verb(
+    "delete", _delete, usage="[--force] ID", options={"force": "switch", "regex": "switch"}, short={"f": "force"}
+)
+PAUSE = Verb("pause", _pause, usage="ID")
+RESUME = Verb("resume", _resume, usage="ID")
