@@ -1,0 +1,133 @@
+"""``exec``: one more process in a container that lives."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import Conflict, InvalidArgument, Unsupported
+from cloison.linux.capabilities import ALL, CAPABILITIES, normalise
+from cloison.oci.config_json import parse_process
+from cloison.oci.fields import Fields
+from cloison.oci.runtime import Process, User
+from cloison.oci_runtime.containers import Containers
+from cloison.oci_runtime.options import Call, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci.runtime import Capabilities
+    from cloison.oci_runtime.containers import Container
+
+_MAX_PROCESS = 16 << 20
+_FAILED = 255  # runc's exit status of an exec that could not be made
+
+
+def _exec(call: Call) -> int:
+    from cloison.oci.config_json import parse_config
+
+    containers = Containers(call.root)
+    container = containers.load(call.id)
+    _check_status(containers.status(container), call)
+    config = parse_config(containers.config(call.id), bundle=container.bundle)
+    process = _process(call, config.spec.process)
+    if call.number("preserve-fds"):
+        raise Unsupported("--preserve-fds is not supported")
+    from cloison.oci_runtime.bundle import seccomp_program
+    from cloison.oci_runtime.creating import check_terminal, connect_console
+    from cloison.oci_runtime.executing import execute
+    from cloison.oci_runtime.foreground import Foreground
+
+    detached, console = call.switch("detach"), call.text("console-socket")
+    check_terminal(terminal=process.terminal, console=console, detached=detached)
+    seccomp = seccomp_program(config, root=call.root)
+    wishes = {"pid_file": call.text("pid-file"), "seccomp": seccomp, "cgroup": _cgroup(call, container)}
+    if detached:
+        socket = connect_console(console) if console else None
+        execute(container, process, console=socket.fileno() if socket else -1, **wishes)
+        return 0
+    with Foreground(terminal=process.terminal) as foreground:
+        pid, started = execute(container, process, console=foreground.console, **wishes)
+        return foreground.wait(pid, started)
+
+
+def _check_status(status: str, call: Call) -> None:
+    if status in ("stopped", "creating"):
+        raise Conflict(f"exec failed: cannot exec in a {status} container")
+    if status == "paused" and not call.switch("ignore-paused"):
+        raise Conflict("exec failed: cannot exec in a paused container (use --ignore-paused to override)")
+
+
+def _cgroup(call: Call, container: Container) -> str:
+    """The container's control group, or one below it (``--cgroup PATH`` or ``CONTROLLER:PATH``)."""
+    below = call.text("cgroup").rpartition(":")[2].strip("/")
+    if below and not container.cgroup:
+        raise InvalidArgument(f"cannot exec in cgroup {below!r}", why="the container has none of its own")
+    return f"{container.cgroup}/{below}" if below else container.cgroup
+
+
+def _process(call: Call, base: Process) -> Process:
+    """What ``--process`` says, or the container's own process with another command and the options' changes."""
+    path = call.text("process")
+    if path:
+        return _read_process(path)
+    if len(call.words) < 2:
+        raise InvalidArgument("process args cannot be empty", hint="name a command, or give --process")
+    return base.replace(
+        args=tuple(call.words[1:]),
+        env=(*base.env, *call.texts("env")),
+        cwd=call.text("cwd", base.cwd),
+        terminal=call.switch("tty"),
+        console_size=(0, 0),
+        user=_user(call, base.user),
+        capabilities=_add_capabilities(base.capabilities, call.texts("cap")),
+        no_new_privileges=call.switch("no-new-privs") if call.given("no-new-privs") else base.no_new_privileges,
+    )
+
+
+def _read_process(path: str) -> Process:
+    from cloison.oci_runtime.bundle import parse
+    from cloison.store.atomic import read_file
+
+    try:
+        text = read_file(os.path.abspath(path), limit=_MAX_PROCESS)
+    except (OSError, ValueError) as err:
+        why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
+        raise InvalidArgument(f"cannot read {path}", why=why) from err
+    return parse_process(Fields(parse(text, name="process file"), document="process file"))
+
+
+def _user(call: Call, base: User) -> User:
+    groups = tuple(_id(text) for text in call.texts("additional-gids"))
+    if not call.given("user"):
+        return base.replace(additional_gids=(*base.additional_gids, *groups))
+    uid, colon, gid = call.text("user").partition(":")
+    return base.replace(uid=_id(uid), gid=_id(gid) if colon else base.gid, additional_gids=groups)
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < (1 << 32) - 1):
+        raise InvalidArgument(f"invalid user or group id: {text[:32]!r}", why="it is not a number")
+    return int(text)
+
+
+def _add_capabilities(base: Capabilities, names: list[str]) -> Capabilities:
+    if not names:
+        return base
+    wanted = {normalise(name) for name in names}
+    added = CAPABILITIES if ALL in wanted else tuple(name for name in CAPABILITIES if name in wanted)
+
+    def more(have: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*have, *added)))
+
+    return base.replace(bounding=more(base.bounding), effective=more(base.effective), permitted=more(base.permitted))
+
+
+EXEC = Verb(
+    "exec", _exec, usage="[OPTIONS] ID [COMMAND [ARG...]]", most=-1, interspersed=False, failure=_FAILED,
+    options={
+        "process": "text", "console-socket": "text", "pid-file": "text", "detach": "switch", "tty": "switch",
+        "user": "text", "cwd": "text", "env": "list", "cap": "list", "preserve-fds": "text", "no-new-privs": "switch",
+        "cgroup": "text", "ignore-paused": "switch", "additional-gids": "list", "process-label": "text",
+        "apparmor": "text",
+    },
+    short={"p": "process", "d": "detach", "t": "tty", "u": "user", "e": "env", "c": "cap", "g": "additional-gids"},
+)  # fmt: skip

@@ -1,0 +1,71 @@
+"""From a process object to a process in the container: the plan, the launch, and the pid file before anybody asks."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import Internal
+from cloison.linux import cgroups, proc
+from cloison.oci_runtime.bundle import complete_process
+from cloison.oci_runtime.creating import standard_streams, write_pid_file
+from cloison.runtime import launch
+from cloison.runtime.compile import plan_exec
+from cloison.runtime.facts import read_facts
+from cloison.runtime.monitor import MonitorPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloison.oci.runtime import Process
+    from cloison.oci_runtime.containers import Container
+    from cloison.runtime.session import Session
+
+
+def execute(
+    container: Container, process: Process, *, console: int, pid_file: str, seccomp: bytes, cgroup: str
+) -> tuple[int, int]:
+    """Its pid and start time; on return the command has been executed. Raises: LaunchFailed and its kinds, NotFound."""
+    placement = cgroups.find(cgroups.read_layout(), cgroup) if cgroup else cgroups.Placement()
+    pidfd = proc.open_pidfd(container.pid, container.pid_started)
+    try:
+        ops = plan_exec(
+            complete_process(process),
+            pidfd=pidfd,
+            placement=placement.replace(stats=()),
+            stdio=standard_streams(terminal=process.terminal),
+            facts=read_facts(),
+            monitor=MonitorPlan(absent=True),
+            seccomp=seccomp,
+            keyring=container.id,
+            user_namespace=_has_own_users(container.pid),
+            console=console,
+        )
+        session = launch.launch(ops, id=container.id)
+    finally:
+        os.close(pidfd)
+    try:
+        pid = _await_execution(session)
+    except BaseException:
+        session.close()
+        raise
+    started = proc.start_time(pid)  # ended or not: nobody has waited for it as long as the launcher is there
+    if pid_file:
+        write_pid_file(pid_file, pid)
+    session.leave()
+    return pid, started
+
+
+def _await_execution(session: Session) -> int:
+    while True:
+        message = session.receive()
+        if message.error is not None:
+            raise message.error
+        if message.kind == "started":
+            return session.pid
+        if message.kind in ("closed", "exited"):
+            raise Internal("the command could not be started", why="it ended without a word")
+
+
+def _has_own_users(pid: int) -> bool:
+    """Its user namespace can be joined only if it is not ours (setns(2))."""
+    theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
+    return theirs.st_ino != ours.st_ino

@@ -1,0 +1,57 @@
+"""``features``: what this runtime can, for callers that ask before they try (runtime-spec, features.md)."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.linux.capabilities import CAPABILITIES
+from cloison.oci_runtime.log import say
+from cloison.oci_runtime.main import SPEC_VERSION
+from cloison.oci_runtime.options import Call, Verb
+from cloison.store.json import dumps
+
+_MOUNT_OPTIONS = (
+    "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec "
+    "noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime "
+    "relatime remount rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro "
+    "rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave "
+    "strictatime suid symfollow sync unbindable"
+).split()
+_NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
+_ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP")
+_OPERATORS = ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")
+_FLAGS = ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC")
+_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+
+
+def _features(_call: Call) -> int:
+    from cloison import __version__
+
+    say(dumps({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "mountOptions": _MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": list(_NAMESPACES),
+            "capabilities": list(CAPABILITIES),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "seccomp": {
+                "enabled": True,
+                "actions": [f"SCMP_ACT_{word}" for word in _ACTIONS],
+                "operators": [f"SCMP_CMP_{word}" for word in _OPERATORS],
+                "archs": [_ARCHITECTURES[machine] for machine in (os.uname().machine,) if machine in _ARCHITECTURES],
+                "knownFlags": list(_FLAGS),
+                "supportedFlags": list(_FLAGS),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+        "annotations": {"org.cloison.version": __version__},
+    }) + "\n")  # fmt: skip
+    return 0
+
+
+FEATURES = Verb("features", _features, usage="", least=0, most=0)

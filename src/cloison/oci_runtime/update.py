@@ -1,0 +1,93 @@
+"""``update``: other limits for a container that lives, from a JSON document or from options."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.errors import Conflict, InvalidArgument
+from cloison.linux import cgroups
+from cloison.model.container import Resources
+from cloison.oci.config_resources import parse_resources
+from cloison.oci.fields import Fields
+from cloison.oci_runtime.bundle import parse
+from cloison.oci_runtime.containers import Containers
+from cloison.oci_runtime.options import Call, Verb
+
+_MAX_BYTES = 4 << 20
+# option -> where its value stands in the document
+_NUMBERS = {
+    "blkio-weight": ("blockIO", "weight"), "cpu-period": ("cpu", "period"), "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"), "cpu-share": ("cpu", "shares"), "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"), "cpu-idle": ("cpu", "idle"), "pids-limit": ("pids", "limit"),
+}  # fmt: skip
+_SIZES = {
+    "memory": ("memory", "limit"), "memory-reservation": ("memory", "reservation"), "memory-swap": ("memory", "swap"),
+    "kernel-memory": ("memory", "kernel"), "kernel-memory-tcp": ("memory", "kernelTCP"),
+}  # fmt: skip
+_TEXTS = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
+
+
+def _update(call: Call) -> int:
+    containers = Containers(call.root)
+    with containers.lock(call.id):
+        container = containers.load(call.id)
+        if containers.status(container) == "stopped":
+            raise Conflict(f"cannot update container {call.id}", why="container not running")
+        if not container.cgroup:
+            raise Conflict(f"cannot update container {call.id}", why="it has no control group")
+        cgroups.update(cgroups.read_layout(), container.cgroup, resources=_resources(call))
+    return 0
+
+
+def _resources(call: Call) -> Resources:
+    """``--resources`` is the whole of it; options are for those who do without."""
+    path = call.text("resources")
+    document = parse(_read(path), name="resources") if path else _from_options(call)
+    return parse_resources(Fields(document, document="resources"))
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        pieces, size = [], 0
+        while (piece := os.read(fd, 1 << 16)) and size <= _MAX_BYTES:
+            pieces.append(piece)
+            size += len(piece)
+    except OSError as err:
+        raise InvalidArgument(f"cannot read {path}", why=os.strerror(err.errno or 0).lower()) from err
+    return b"".join(pieces)
+
+
+def _from_options(call: Call) -> dict[str, dict[str, object]]:
+    document: dict[str, dict[str, object]] = {}
+
+    def put(place: tuple[str, str], value: object) -> None:
+        document.setdefault(place[0], {})[place[1]] = value
+
+    for name, place in _NUMBERS.items():
+        if call.given(name):
+            put(place, call.number(name))
+    for name, place in _SIZES.items():
+        if call.given(name):
+            put(place, _size(name, call.text(name)))
+    for name, place in _TEXTS.items():
+        if call.given(name):
+            put(place, call.text(name))
+    return document
+
+
+def _size(name: str, text: str) -> int:
+    if text == "-1":
+        return -1
+    from cloison.model.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as err:
+        raise InvalidArgument(f"invalid value for {name}", why=str(err)) from err
+
+
+UPDATE = Verb(
+    "update", _update, usage="[--resources FILE|-] [OPTIONS] ID",
+    options={"resources": "text", **dict.fromkeys((*_NUMBERS, *_SIZES, *_TEXTS), "text")}, short={"r": "resources"},
+)  # fmt: skip
