@@ -16,8 +16,8 @@ from cloison.archive.reader import TarReader
 from cloison.errors import InvalidArgument, Unsupported
 from cloison.images.layout import StoredImage, store_image
 from cloison.model.reference import parse_reference
-from cloison.oci.image import Descriptor, Index, parse_config, parse_manifest
 from cloison.oci.fields import Fields
+from cloison.oci.image import Descriptor, Index, parse_config, parse_manifest
 from cloison.oci.strict import MAX_DOCUMENT_BYTES, parse_json
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""What a control group has used and may use, in the shape that runc's ``events`` has (cgroup-v1/*.rst, cgroup-v2.rst)."""
+"""What a control group has used and may use, in the shape of runc's ``events`` (cgroup-v1/*.rst, cgroup-v2.rst)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,11 @@ def _blkio(layout: Layout, path: str) -> dict[str, Any]:
         for line in read_text(f"{layout.unified}/{path}/io.stat").splitlines():
             number, *words = line.split()
             counts = dict(word.partition("=")[::2] for word in words)
-            entries += [_entry(number, op, counts[key]) for op, key in (("Read", "rbytes"), ("Write", "wbytes")) if key in counts]
+            entries += [
+                _entry(number, op, counts[key])
+                for op, key in (("Read", "rbytes"), ("Write", "wbytes"))
+                if key in counts
+            ]
     return {"ioServiceBytesRecursive": entries}
 
 

@@ -1,7 +1,7 @@
 """``config.json`` of a bundle -> `Spec` (runtime-spec 1.2, config.md). Pure: nothing of the machine is looked at.
 
-A field of the wrong type, out of its bounds, or missing where the specification says REQUIRED is an error that names its
-place; unknown fields pass ("Extensibility").
+A field of the wrong type, out of its bounds, or missing where the specification says REQUIRED is an error that names
+its place; unknown fields pass ("Extensibility").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``linux.resources`` of the runtime specification: limits and device rules, of a config.json or of an update.
 
-Callers write 0 for "leave it alone" (Docker and containerd do so for every number), so 0 is absent wherever the kernel has
-no use for it.
+Callers write 0 for "leave it alone" (Docker and containerd do so for every number), so 0 is absent wherever the kernel
+has no use for it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from cloison.oci.runtime import DeviceRule
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from cloison.oci.fields import Fields
 
@@ -23,7 +24,7 @@ _INT = (1 << 63) - 1
 def parse_resources(fields: Fields) -> Resources:
     """Raises: InvalidArgument with the path of the field."""
     memory, cpu, block = fields.inner("memory"), fields.inner("cpu"), fields.inner("blockIO")
-    rates = {
+    rates: dict[str, Any] = {
         name: block.objects(f"throttle{word}Device", _rate, limit=_ENTRIES)
         for name, word in (
             ("read_bps", "ReadBps"), ("write_bps", "WriteBps"), ("read_iops", "ReadIOPS"), ("write_iops", "WriteIOPS"),
@@ -76,7 +77,7 @@ def _device_number(fields: Fields) -> str:
 
 
 def _memory_values(memory: Fields) -> Iterable[ControlValue]:
-    # limits of the kernel's own memory went with Linux 6.1 (``kernel``, ``kernelTCP``): as runc does, they are passed over
+    # limits of the kernel's own memory (``kernel``, ``kernelTCP``) went with Linux 6.1: passed over, as by runc
     swappiness = memory.whole("swappiness", least=0)
     if swappiness is not None and swappiness <= 100:
         yield ControlValue(controller="memory", v1="memory.swappiness", value=str(swappiness))
@@ -114,7 +115,9 @@ def _huge_pages(resources: Fields) -> tuple[ControlValue, ...]:
         if unit not in ("KB", "MB", "GB") or not (number.isascii() and number.isdigit()):
             raise fields.invalid("pageSize", f"is {size[:32]!r}, not a size as 2MB or 1GB")
         value = str(fields.number("limit"))
-        return ControlValue(controller="hugetlb", v1=f"hugetlb.{size}.limit_in_bytes", v2=f"hugetlb.{size}.max", value=value)
+        return ControlValue(
+            controller="hugetlb", v1=f"hugetlb.{size}.limit_in_bytes", v2=f"hugetlb.{size}.max", value=value
+        )
 
     return resources.objects("hugepageLimits", limit, limit=_ENTRIES)
 

@@ -1,1 +1,1 @@
-"""The door for container engines: runc's command line. A bundle and a verb in, the OCI runtime's state out; no engine."""
+"""The door for container engines: runc's command line. A bundle and a verb in, the OCI state out; no engine."""

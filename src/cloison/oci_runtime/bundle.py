@@ -10,13 +10,14 @@ from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
 from cloison.oci.runtime import Capabilities, DeviceRule, Spec
 from cloison.runtime import defaults
+from cloison.runtime.sysctls import check_sysctls
 from cloison.store.atomic import read_file
 from cloison.store.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.oci.config_json import Labels
-    from cloison.oci.runtime import Process
+    from cloison.oci.runtime import Linux, Process
 
 _MAX_CONFIG = 16 << 20
 # What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
@@ -71,12 +72,27 @@ def complete(config: Config, *, container_id: str) -> Spec:
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
         process=complete_process(spec.process),
-        linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path),
+        linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
 
 
+def _sysctls(linux: Linux) -> dict[str, str]:
+    own = {namespace.type for namespace in linux.namespaces if not (namespace.path and _is_ours(namespace.path))}
+    return check_sysctls(linux.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether this file stands for a namespace of the host: to join it is to share it."""
+    try:
+        theirs = os.stat(path)
+        ours = [os.stat(f"/proc/self/ns/{name}") for name in ("net", "ipc", "uts")]
+    except OSError:
+        return True  # nothing to join: the launch will say so
+    return any(os.path.samestat(theirs, one) for one in ours)
+
+
 def complete_process(process: Process) -> Process:
-    """Ambient capabilities that the kernel would refuse, as not inheritable or permitted, are left out, as runc does."""
+    """Ambient capabilities that the kernel would refuse, as not inheritable or permitted, are left out, as by runc."""
     sets = process.capabilities
     held = set(sets.inheritable).intersection(sets.permitted)
     ambient = tuple(name for name in sets.ambient if name in held)
@@ -87,7 +103,7 @@ def complete_process(process: Process) -> Process:
 
 
 def seccomp_program(config: Config, *, root: str) -> bytes:
-    """The compiled filter, from the cache in the state root; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
+    """The compiled filter, cached in the state root; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
     profile = config.seccomp
     if not isinstance(profile, dict) or not profile:
         if profile not in (None, {}):

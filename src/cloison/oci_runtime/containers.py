@@ -50,7 +50,9 @@ def check_id(container_id: str) -> None:
         raise InvalidArgument(f"invalid container ID format: {container_id[:64]!r}")
     strange = next((letter for letter in container_id if letter not in _ID_LETTERS), "")
     if strange:
-        raise InvalidArgument(f"invalid container ID format: {container_id[:64]!r}", why=f"invalid character {strange!r} in container ID")
+        raise InvalidArgument(
+            f"invalid container ID format: {container_id[:64]!r}", why=f"invalid character {strange!r} in container ID"
+        )
 
 
 class Containers:
@@ -72,7 +74,9 @@ class Containers:
             raise Conflict(f"container with given ID already exists: {container_id}") from err
         except OSError as err:
             if err.errno == errno.ENAMETOOLONG:
-                raise InvalidArgument(f"invalid container ID format: {container_id[:64]!r}", why="it is too long") from err
+                raise InvalidArgument(
+                    f"invalid container ID format: {container_id[:64]!r}", why="it is too long"
+                ) from err
             raise disk_error(self.path(container_id), err) from err
         return Lock(self.path(container_id, "lock"))
 

@@ -101,15 +101,17 @@ class _Creation:
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
         if not self.container.cgroup:
             return cgroups.Placement()
-        linux = self._spec.linux
-        arguments = {"resources": linux.resources, "device_rules": linux.device_rules}
         try:
-            return cgroups.create(layout, self.container.cgroup, **arguments)
+            return self._make_cgroup(layout)
         except Conflict:
             if cgroups.pids(layout, self.container.cgroup):
                 raise
         cgroups.remove(layout, self.container.cgroup)  # left by somebody; nobody is in it
-        return cgroups.create(layout, self.container.cgroup, **arguments)
+        return self._make_cgroup(layout)
+
+    def _make_cgroup(self, layout: cgroups.Layout) -> cgroups.Placement:
+        linux = self._spec.linux
+        return cgroups.create(layout, self.container.cgroup, resources=linux.resources, device_rules=linux.device_rules)
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
         hooks = self._spec.hooks

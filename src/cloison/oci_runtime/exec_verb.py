@@ -33,19 +33,22 @@ def _exec(call: Call) -> int:
         raise Unsupported("--preserve-fds is not supported")
     from cloison.oci_runtime.bundle import seccomp_program
     from cloison.oci_runtime.creating import check_terminal, connect_console
-    from cloison.oci_runtime.executing import execute
+    from cloison.oci_runtime.executing import Wishes, execute
     from cloison.oci_runtime.foreground import Foreground
 
     detached, console = call.switch("detach"), call.text("console-socket")
     check_terminal(terminal=process.terminal, console=console, detached=detached)
-    seccomp = seccomp_program(config, root=call.root)
-    wishes = {"pid_file": call.text("pid-file"), "seccomp": seccomp, "cgroup": _cgroup(call, container)}
+    wishes = Wishes(
+        pid_file=call.text("pid-file"),
+        seccomp=seccomp_program(config, root=call.root),
+        cgroup=_cgroup(call, container),
+    )
     if detached:
         socket = connect_console(console) if console else None
-        execute(container, process, console=socket.fileno() if socket else -1, **wishes)
+        execute(container, process, wishes=wishes, console=socket.fileno() if socket else -1)
         return 0
     with Foreground(terminal=process.terminal) as foreground:
-        pid, started = execute(container, process, console=foreground.console, **wishes)
+        pid, started = execute(container, process, wishes=wishes, console=foreground.console)
         return foreground.wait(pid, started)
 
 

@@ -6,6 +6,7 @@ import os
 
 from cloison.errors import Internal
 from cloison.linux import cgroups, proc
+from cloison.model.record import Record
 from cloison.oci_runtime.bundle import complete_process
 from cloison.oci_runtime.creating import standard_streams, write_pid_file
 from cloison.runtime import launch
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
     from cloison.runtime.session import Session
 
 
-def execute(
-    container: Container, process: Process, *, console: int, pid_file: str, seccomp: bytes, cgroup: str
-) -> tuple[int, int]:
+class Wishes(Record):
+    """What goes with the process object."""
+
+    pid_file: str = ""
+    seccomp: bytes = b""
+    cgroup: str = ""  # below every hierarchy's root; "" stays in the caller's
+
+
+def execute(container: Container, process: Process, *, wishes: Wishes, console: int) -> tuple[int, int]:
     """Its pid and start time; on return the command has been executed. Raises: LaunchFailed and its kinds, NotFound."""
-    placement = cgroups.find(cgroups.read_layout(), cgroup) if cgroup else cgroups.Placement()
+    placement = cgroups.find(cgroups.read_layout(), wishes.cgroup) if wishes.cgroup else cgroups.Placement()
     pidfd = proc.open_pidfd(container.pid, container.pid_started)
     try:
         ops = plan_exec(
@@ -34,7 +41,7 @@ def execute(
             stdio=standard_streams(terminal=process.terminal),
             facts=read_facts(),
             monitor=MonitorPlan(absent=True),
-            seccomp=seccomp,
+            seccomp=wishes.seccomp,
             keyring=container.id,
             user_namespace=_has_own_users(container.pid),
             console=console,
@@ -48,8 +55,8 @@ def execute(
         session.close()
         raise
     started = proc.start_time(pid)  # ended or not: nobody has waited for it as long as the launcher is there
-    if pid_file:
-        write_pid_file(pid_file, pid)
+    if wishes.pid_file:
+        write_pid_file(wishes.pid_file, pid)
     session.leave()
     return pid, started
 

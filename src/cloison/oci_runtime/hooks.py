@@ -24,9 +24,7 @@ def run_hooks(kind: str, hooks: Iterable[Hook], *, container: Container, status:
     for index, hook in enumerate(hooks):
         state = dumps(state_document(container, status)).encode()
         try:
-            outcome = run_exactly(
-                hook.path, argv=hook.args, environ=hook.env, input=state, timeout_s=hook.timeout_s
-            )
+            outcome = run_exactly(hook.path, argv=hook.args, environ=hook.env, input=state, timeout_s=hook.timeout_s)
         except OSError as err:
             raise _failure(kind, index, hook, os.strerror(err.errno or 0).lower()) from err
         if outcome.code or not outcome.in_time:

@@ -33,7 +33,11 @@ def _create(call: Call) -> int:
     check_terminal(terminal=bundle.config.spec.process.terminal, console=console, detached=True)
     socket = connect_console(console) if console else None
     create(
-        Containers(call.root), call.id, bundle=bundle, wishes=_wishes(call, socket.fileno() if socket else -1), log=call.log
+        Containers(call.root),
+        call.id,
+        bundle=bundle,
+        wishes=_wishes(call, socket.fileno() if socket else -1),
+        log=call.log,
     )
     return 0
 
@@ -200,9 +204,7 @@ def _freeze(call: Call, *, frozen: bool, allowed: tuple[str, ...]) -> int:
 
 
 CREATE = Verb("create", _create, usage="[OPTIONS] ID", options=_CREATE_OPTIONS, short={"b": "bundle", "f": "config"})
-RUN = Verb(
-    "run", _run, usage="[OPTIONS] ID", options=_RUN_OPTIONS, short={"b": "bundle", "d": "detach", "f": "config"}
-)
+RUN = Verb("run", _run, usage="[OPTIONS] ID", options=_RUN_OPTIONS, short={"b": "bundle", "d": "detach", "f": "config"})
 START = Verb("start", _start, usage="ID")
 STATE = Verb("state", _state, usage="ID")
 KILL = Verb("kill", _kill, usage="[--all] ID [SIGNAL]", options={"all": "switch"}, short={"a": "all"}, most=2)

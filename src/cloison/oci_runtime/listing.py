@@ -37,7 +37,11 @@ def _list(call: Call) -> int:
         say(dumps(rows) + "\n")
         return 0
     columns = ("id", "pid", "status", "bundle", "created", "owner")
-    say(render_table([tuple(name.upper() for name in columns), *(tuple(str(row[name]) for name in columns) for row in rows)]))
+    say(
+        render_table(
+            [tuple(name.upper() for name in columns), *(tuple(str(row[name]) for name in columns) for row in rows)]
+        )
+    )
     return 0
 
 
@@ -83,5 +87,6 @@ LIST = Verb(
     short={"f": "format", "q": "quiet"}, least=0, most=0,
 )  # fmt: skip
 PS = Verb(
-    "ps", _ps, usage="[--format table|json] ID [PS OPTIONS]", options={"format": "text"}, short={"f": "format"}, most=-1,
+    "ps", _ps, usage="[--format table|json] ID [PS OPTIONS]", options={"format": "text"}, short={"f": "format"},
+    most=-1,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where callers look for errors: standard error, and the file that ``--log`` names, as text or one JSON object a line."""
+"""Where callers look for errors: standard error, and the file of ``--log``, as text or one JSON object a line."""
 
 from __future__ import annotations
 

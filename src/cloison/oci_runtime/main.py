@@ -42,7 +42,8 @@ def _nothing(_call: Call) -> int:
 
 
 TOP = Verb(
-    "cloison-oci", _nothing, usage="[GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", least=0, most=-1, interspersed=False,
+    "cloison-oci", _nothing, usage="[GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", least=0, most=-1,
+    interspersed=False,
     options={
         "root": "text", "log": "text", "log-format": "text", "debug": "switch", "systemd-cgroup": "switch",
         "rootless": "text", "cgroup-manager": "text", "criu": "text", "version": "switch",
@@ -106,7 +107,9 @@ def load_verb(name: str) -> Verb:
     if name in ("checkpoint", "restore"):
         raise Unsupported(f"{name} is not supported")
     if name not in VERBS:
-        raise InvalidArgument(f"unknown command: {_one_line(name)[:64]}", hint="'cloison-oci --help' lists the commands")
+        raise InvalidArgument(
+            f"unknown command: {_one_line(name)[:64]}", hint="'cloison-oci --help' lists the commands"
+        )
     module, attribute = VERBS[name].split()
     verb = getattr(__import__(f"cloison.oci_runtime.{module}", fromlist=[attribute]), attribute)
     assert isinstance(verb, Verb)

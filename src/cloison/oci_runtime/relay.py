@@ -9,6 +9,10 @@ import os
 import select
 import termios
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _SIZE = bytes(8)  # struct winsize
 _CHUNK = 32 << 10
 
@@ -27,7 +31,7 @@ def relay(master: int, *, pid: int) -> None:
         os.close(master)
 
 
-def _raw(fd: int) -> list[object] | None:
+def _raw(fd: int) -> list[Any] | None:
     """As cfmakeraw(3); the settings before, None when this is no terminal."""
     try:
         saved = termios.tcgetattr(fd)

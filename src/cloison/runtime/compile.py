@@ -186,12 +186,17 @@ def _cgroup_view(
     if namespaces.get("cgroup") == "":
         ops.append(op("unshare", "cgroup"))
     hierarchies = _hierarchies(around)
+    groups = () if "cgroup" in namespaces else _groups(around.placement)
     for mount in mounts:
         if mount.type in ("cgroup", "cgroup2"):
-            ops += rootfs.plan_cgroup_mount(mount, hierarchies=hierarchies)
+            ops += rootfs.plan_cgroup_mount(mount, hierarchies=hierarchies, groups=groups)
         else:
             ops.append(rootfs.plan_mount(mount))
     return tuple(ops)
+
+
+def _groups(placement: Placement) -> tuple[str, ...]:
+    return (*placement.join, placement.into) if placement.into else placement.join
 
 
 def _hierarchies(around: Surroundings) -> tuple[tuple[str, str], ...]:

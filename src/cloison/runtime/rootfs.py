@@ -111,17 +111,20 @@ def _related(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def plan_cgroup_mount(mount: Mount, *, hierarchies: Sequence[tuple[str, str]]) -> tuple[Op, ...]:
+def plan_cgroup_mount(
+    mount: Mount, *, hierarchies: Sequence[tuple[str, str]], groups: Sequence[str] = ()
+) -> tuple[Op, ...]:
     """The container's view of its cgroups: what its cgroup namespace makes the root of each hierarchy.
 
     ``hierarchies``: (mount point on the host, v1 controllers or ``name=…``, "" for v2) of those the container is
-    placed in; the others stay out, their root would be the host's.
+    placed in; the others stay out, their root would be the host's. ``groups``: its directories, to be bound where a
+    container without a cgroup namespace would see the host's root in a mount of its own.
     """
     attributes = split_options(mount).attributes
     if not hierarchies:
         return ()
     if len(hierarchies) == 1 and not hierarchies[0][1]:
-        return (op("mount", "cgroup2", "cgroup", mount.target, attributes),)
+        return (_view(hierarchies[0], mount.target, attributes=attributes, groups=groups),)
     writable = ",".join(word for word in attributes.split(",") if word != "ro")
     ops = [op("mount", "tmpfs", "tmpfs", mount.target, writable, "mode=755", "size=64k", "nr_inodes=64")]
     views = []
@@ -131,11 +134,19 @@ def plan_cgroup_mount(mount: Mount, *, hierarchies: Sequence[tuple[str, str]]) -
         ops.append(op("directory", directory, "755"))
         if "," in controllers and name == controllers:
             ops += [op("symlink", name, f"{mount.target}/{alias}") for alias in controllers.split(",")]
-        kind, data = ("cgroup", (controllers,)) if controllers else ("cgroup2", ())
-        views.append(op("mount", kind, "cgroup", directory, attributes, *data))
+        views.append(_view((mountpoint, controllers), directory, attributes=attributes, groups=groups))
     if writable != attributes:
         ops.append(op("readonly-path", mount.target))  # before the views, or it would copy each of them
     return (*ops, *views)
+
+
+def _view(hierarchy: tuple[str, str], target: str, *, attributes: str, groups: Sequence[str]) -> Op:
+    mountpoint, controllers = hierarchy
+    group = next((directory for directory in groups if directory.startswith(f"{mountpoint}/")), "")
+    if group:
+        return op("bind", group, target, 0, attributes, "rprivate")
+    kind, data = ("cgroup", (controllers,)) if controllers else ("cgroup2", ())
+    return op("mount", kind, "cgroup", target, attributes, *data)
 
 
 def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple[Op, ...]:

@@ -172,8 +172,10 @@ class Session:
     # -- the end
 
     def leave(self) -> None:
-        """Hang up on a launcher that leaves its command (``no-monitor``), and wait for its end: from then on the command
-        is the child of whoever inherits it."""
+        """Hang up on a launcher that leaves its command (``no-monitor``), and wait for its end.
+
+        From then on the command is the child of whoever inherits it.
+        """
         self._socket.close()
         pid, self._launcher = self._launcher, 0
         if pid:

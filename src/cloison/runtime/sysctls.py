@@ -17,6 +17,7 @@ NETWORK = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_rang
 _IPC = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
+_UTS = "kernel.domainname"
 _IPC_PREFIX = "fs.mqueue."
 _NETWORK_PREFIX = "net."
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./")
@@ -29,11 +30,20 @@ def plan_sysctls(requested: Mapping[str, str], *, own_network: bool, own_ipc: bo
     Raises: InvalidArgument (malformed), Denied (it would change the host).
     """
     chosen = dict(NETWORK) if own_network else {}
+    return chosen | check_sysctls(requested, own_network=own_network, own_ipc=own_ipc)
+
+
+def check_sysctls(
+    requested: Mapping[str, str], *, own_network: bool, own_ipc: bool, own_uts: bool = False
+) -> dict[str, str]:
+    """What was asked, with dots. Raises: as `plan_sysctls`."""
+    chosen = {}
     for key, value in requested.items():
         name = _normalise(key)
         if not value or not _VALUE.issuperset(value):
             raise InvalidArgument(f"invalid value for sysctl {key!r}: {value!r}")
-        _check_owner(name, own_network=own_network, own_ipc=own_ipc)
+        if not (own_uts and name == _UTS):
+            _check_owner(name, own_network=own_network, own_ipc=own_ipc)
         chosen[name] = value
     return chosen
 
