@@ -16,9 +16,11 @@ from cloison.store.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloison.model.mount import Mount
     from cloison.oci.config_json import Labels
     from cloison.oci.runtime import Linux, Process
 
+_COPY = "tmpcopyup"
 _MAX_CONFIG = 16 << 20
 # What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
 # (runc's list, which callers count on).
@@ -71,9 +73,38 @@ def complete(config: Config, *, container_id: str) -> Spec:
     )  # fmt: skip
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
+        mounts=_without_copies(spec),
         process=complete_process(spec.process),
         linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
+
+
+def _without_copies(spec: Spec) -> tuple[Mount, ...]:
+    """``tmpcopyup`` (runc's: a tmpfs begins with what lies below it) asks for nothing where nothing lies below."""
+    if not any(_COPY in mount.options for mount in spec.mounts):
+        return spec.mounts
+    from cloison.linux.paths import open_in_root
+
+    def is_empty(target: str) -> bool:
+        try:
+            fd = open_in_root(root, target.encode("utf-8", "surrogateescape"), flags=os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        try:
+            return not os.listdir(fd)
+        finally:
+            os.close(fd)
+
+    root = os.open(spec.root.mount.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return tuple(
+            mount.replace(options=tuple(word for word in mount.options if word != _COPY))
+            if _COPY in mount.options and is_empty(mount.target)
+            else mount
+            for mount in spec.mounts
+        )
+    finally:
+        os.close(root)
 
 
 def _sysctls(linux: Linux) -> dict[str, str]:

@@ -13,7 +13,7 @@ import os
 from cloison.errors import Conflict, InvalidArgument, NotFound
 from cloison.linux import cgroups, proc
 from cloison.model.record import Record, from_plain, to_plain
-from cloison.store.atomic import disk_error, make_private_directory, read_file, write_file
+from cloison.store.atomic import disk_error, read_file, write_file
 from cloison.store.json import dumps, loads
 from cloison.store.locks import Lock, is_held
 
@@ -67,9 +67,11 @@ class Containers:
     def claim(self, container_id: str) -> Lock:
         """Make the container's directory and hold its lock. Raises: Conflict, InvalidArgument, Denied."""
         check_id(container_id)
-        make_private_directory(self.root)
+        # Others may pass through, and see nothing: root in a user namespace of its own is somebody else out here, and
+        # mounts its root file system on ``rootfs``.
         try:
-            os.mkdir(self.path(container_id), 0o700)
+            os.makedirs(self.root, 0o711, exist_ok=True)
+            os.mkdir(self.path(container_id), 0o711)
         except FileExistsError as err:
             raise Conflict(f"container with given ID already exists: {container_id}") from err
         except OSError as err:

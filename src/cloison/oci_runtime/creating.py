@@ -80,7 +80,7 @@ class _Creation:
         path = self._containers.path
         write_file(path(self.container.id, "config.json"), self._bundle.text, durable=False)
         self._containers.save(self.container)
-        os.mkdir(path(self.container.id, "rootfs"), 0o700)
+        os.mkdir(path(self.container.id, "rootfs"), 0o755)
         layout = cgroups.read_layout()
         placement = self._place(layout)
         listener = listen(path(self.container.id, "start"))

@@ -26,6 +26,7 @@ _LINKS = (
     op("symlink", "/proc/self/fd/2", "/dev/stderr"),
     op("symlink", "/proc/kcore", "/dev/core"),
 )
+_LINKED = frozenset(str(link.words[1]) for link in _LINKS)
 
 
 def plan_propagation(mounts: Iterable[Mount]) -> Op:
@@ -156,6 +157,7 @@ def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple
     nodes = [
         op("device", d.path, d.type, d.major, d.minor, f"{d.mode:o}", d.uid, d.gid)  # fmt: skip
         for d in devices
+        if d.path not in _LINKED  # who asks for all of the host's devices names these, too
     ]
     return (*nodes, *_LINKS)
 
