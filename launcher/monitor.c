@@ -183,8 +183,9 @@ static void on_wire(struct launch *l, int unused)
 	}
 }
 
-/* Without a monitor the child is, from here on, the business of whoever inherits it: its status is not ours to take. */
-static bool may_leave(const struct launch *l)
+/* The child goes its own way: its status is for whoever inherits it, which shall not happen before the caller has noted
+ * its pid and hung up. */
+static bool is_on_its_own(const struct launch *l)
 {
 	return l->monitor.state == PARKED || (l->unmonitored && l->monitor.state == RUNNING);
 }
@@ -194,9 +195,12 @@ static void on_exit_of_child(struct launch *l, int unused)
 	struct monitor *m = &l->monitor;
 
 	if (l->unmonitored)
-		on_wire(l, unused); /* all it has said is there: has it gone on without us? */
-	if (may_leave(l))
+		on_wire(l, unused); /* all it has said is there */
+	if (is_on_its_own(l)) {
+		close(l->pidfd);
+		l->pidfd = -1;
 		return;
+	}
 	if (wait4(l->pid, &m->status, WNOHANG, &m->usage) != l->pid)
 		return;
 	close(l->pidfd);
@@ -359,7 +363,7 @@ int monitor_main(struct launch *l)
 	for (;;) {
 		struct pollfd sources[SOURCES];
 
-		if (may_leave(l))
+		if (is_on_its_own(l) && m->clients[0].fd < 0)
 			return 0;
 		if (m->state == BROKEN || (m->state == ENDED && drained(l)))
 			break;

@@ -215,7 +215,7 @@ int op_await_start(struct launch *l, const struct op *op)
 	return 0;
 }
 
-/* The launcher leaves now. Who connects to the listening socket and says `S` starts the command, and is told what becomes
+/* The launcher is not needed any more. Who connects to the listening socket and says `S` starts the command, and is told what becomes
  * of it: the connection closes at the execve, or brings the fault (message `f`). */
 int op_await_start_on(struct launch *l, const struct op *op)
 {

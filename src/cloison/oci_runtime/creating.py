@@ -96,6 +96,7 @@ class _Creation:
         self._conduct(self._session)
         if self._wishes.pid_file:
             write_pid_file(self._wishes.pid_file, self.container.pid)
+        self._session.leave()
         return self.container
 
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
@@ -146,7 +147,6 @@ class _Creation:
                 run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
                 session.start()
             elif message.kind == "waiting":
-                session.leave()
                 return
             elif message.kind in ("closed", "exited"):
                 raise Internal("the container could not be created", why="its first process ended without a word")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Internal
+from cloison.errors import Internal, NotFound
 from cloison.linux import cgroups, proc
 from cloison.model.record import Record
 from cloison.oci_runtime.bundle import complete_process
@@ -50,26 +50,36 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
     finally:
         os.close(pidfd)
     try:
-        pid = _await_execution(session)
+        started = _await_execution(session)
     except BaseException:
         session.close()
         raise
-    started = proc.start_time(pid)  # ended or not: nobody has waited for it as long as the launcher is there
     if wishes.pid_file:
-        write_pid_file(wishes.pid_file, pid)
-    session.leave()
-    return pid, started
+        write_pid_file(wishes.pid_file, session.pid)
+    session.leave()  # only now somebody else can wait for it: the number was its own until here
+    return session.pid, started
 
 
 def _await_execution(session: Session) -> int:
+    """Its start time. Raises: LaunchFailed and its kinds."""
+    started = 0
     while True:
         message = session.receive()
         if message.error is not None:
             raise message.error
+        if message.kind == "created":
+            started = _start_time(message.pid)
         if message.kind == "started":
-            return session.pid
+            return started
         if message.kind in ("closed", "exited"):
             raise Internal("the command could not be started", why="it ended without a word")
+
+
+def _start_time(pid: int) -> int:
+    try:
+        return proc.start_time(pid)
+    except NotFound:
+        return 0  # it failed already; the message that says so is next
 
 
 def _has_own_users(pid: int) -> bool:

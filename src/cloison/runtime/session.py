@@ -172,7 +172,7 @@ class Session:
     # -- the end
 
     def leave(self) -> None:
-        """Hang up on a launcher that leaves its command (``no-monitor``), and wait for its end.
+        """Hang up on a launcher that has no more to do (``no-monitor``), and wait for its end.
 
         From then on the command is the child of whoever inherits it.
         """
