@@ -73,14 +73,18 @@ class Placement(Record):
     stats: tuple[tuple[str, str, str], ...] = ()  # (key, file, field) for the monitor's exit file
 
 
-def create(layout: Layout, path: str, *, resources: Resources, device_rules: tuple[DeviceRule, ...] = ()) -> Placement:
+def create(
+    layout: Layout, path: str, *, resources: Resources, device_rules: tuple[DeviceRule, ...] = (), cpuset: bool = False
+) -> Placement:
     """Make a group with its limits. After an error nothing of it is left.
+
+    ``cpuset``: its processors may be chosen later (version 1, where that takes one more directory and move).
 
     Raises: Conflict when it exists; Unsupported, Denied, InvalidArgument when a limit cannot be enforced.
     """
     _check_path(path)
     writes = plan_limits(layout, resources=resources, device_rules=device_rules)
-    wants_cpuset = any(write.controller == "cpuset" for write in writes)
+    wants_cpuset = cpuset or any(write.controller == "cpuset" for write in writes)
     made: list[str] = []
     try:
         for root in layout.hierarchies(cpuset=wants_cpuset):

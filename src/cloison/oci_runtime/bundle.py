@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cloison.oci.runtime import Linux, Process
 
 _COPY = "tmpcopyup"
+_MAX_PASSWD = 4 << 20
 _MAX_CONFIG = 16 << 20
 # What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
 # (runc's list, which callers count on).
@@ -65,6 +66,8 @@ def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     _check_labels(config.labels)
     spec, linux = config.spec, config.spec.linux
+    if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
+        raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")
     given = {device.path for device in linux.devices}
     devices = (*(device for device in defaults.devices() if device.path not in given), *linux.devices)
     rules = (
@@ -74,7 +77,7 @@ def complete(config: Config, *, container_id: str) -> Spec:
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
         mounts=_without_copies(spec),
-        process=complete_process(spec.process),
+        process=with_home(complete_process(spec.process), spec.root.mount.source),
         linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
 
@@ -147,6 +150,32 @@ def seccomp_program(config: Config, *, root: str) -> bytes:
     mask = mask_of(config.spec.process.capabilities.bounding)
     path = custom_filter(f"{root}/.seccomp", profile_text=dumps(profile), capabilities_mask=mask)
     return read_file(path)
+
+
+def with_home(process: Process, root: str) -> Process:
+    """HOME as the container's /etc/passwd has it, unless the process brings its own; ``root`` is our path of its root."""
+    if any(variable.startswith("HOME=") and variable != "HOME=" for variable in process.env):
+        return process
+    env = tuple(variable for variable in process.env if variable != "HOME=")
+    return process.replace(env=(*env, f"HOME={_home(process.user.uid, root)}"))
+
+
+def _home(uid: int, root: str) -> str:
+    from cloison.errors import CloisonError
+    from cloison.linux.paths import read_regular
+
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        passwd = read_regular(fd, b"/etc/passwd", limit=_MAX_PASSWD)
+    except (CloisonError, OSError):
+        return "/"
+    finally:
+        os.close(fd)
+    for line in passwd.split(b"\n"):
+        fields = line.decode(errors="surrogateescape").split(":")
+        if len(fields) > 5 and fields[2] == str(uid) and "\0" not in fields[5]:
+            return fields[5] or "/"
+    return "/"
 
 
 def _check_labels(labels: Labels) -> None:

@@ -46,8 +46,10 @@ class Container(Record):
 
 def check_id(container_id: str) -> None:
     """Raises: InvalidArgument."""
-    if not container_id or container_id in (".", "..") or len(container_id) > _ID_LENGTH:
-        raise InvalidArgument(f"invalid container ID format: {container_id[:64]!r}")
+    if not container_id or container_id[0] == "." or len(container_id) > _ID_LENGTH:
+        # names with a dot in front are the runtime's own
+        why = "it is too long" if len(container_id) > _ID_LENGTH else "invalid character '.' in front of container ID"
+        raise InvalidArgument(f"invalid container ID format: {container_id[:64]!r}", why=why)
     strange = next((letter for letter in container_id if letter not in _ID_LETTERS), "")
     if strange:
         raise InvalidArgument(

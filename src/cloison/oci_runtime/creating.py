@@ -112,7 +112,9 @@ class _Creation:
 
     def _make_cgroup(self, layout: cgroups.Layout) -> cgroups.Placement:
         linux = self._spec.linux
-        return cgroups.create(layout, self.container.cgroup, resources=linux.resources, device_rules=linux.device_rules)
+        return cgroups.create(
+            layout, self.container.cgroup, resources=linux.resources, device_rules=linux.device_rules, cpuset=True
+        )
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
         hooks = self._spec.hooks

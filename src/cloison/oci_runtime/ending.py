@@ -49,10 +49,15 @@ def delete(containers: Containers, container_id: str, *, force: bool, log: Log) 
         status = containers.status(container)
         if status in ("running", "paused", "creating") and not force and container.pid:
             raise Conflict(f"cannot delete container {container_id} that is not stopped", why=status)
-        kill_first(container)
-        if container.pid:
-            proc.wait_for_end(container.pid, container.pid_started, timeout_s=_END_TIMEOUT_S)
-        clean_up(containers, container, poststop=_poststop(containers, container), log=log)
+        destroy(containers, container, poststop=_poststop(containers, container), log=log)
+
+
+def destroy(containers: Containers, container: Container, *, poststop: Iterable[Hook], log: Log) -> None:
+    """Kill what runs and take everything away; the lock is held. Raises: Unavailable, Denied."""
+    kill_first(container)
+    if container.pid:
+        proc.wait_for_end(container.pid, container.pid_started, timeout_s=_END_TIMEOUT_S)
+    clean_up(containers, container, poststop=poststop, log=log)
 
 
 def _poststop(containers: Containers, container: Container) -> tuple[Hook, ...]:

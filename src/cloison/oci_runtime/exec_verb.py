@@ -41,7 +41,7 @@ def _exec(call: Call) -> int:
     wishes = Wishes(
         pid_file=call.text("pid-file"),
         seccomp=seccomp_program(config, root=call.root),
-        cgroup=_cgroup(call, container),
+        below=_below(call, container),
     )
     if detached:
         socket = connect_console(console) if console else None
@@ -59,12 +59,14 @@ def _check_status(status: str, call: Call) -> None:
         raise Conflict("exec failed: cannot exec in a paused container (use --ignore-paused to override)")
 
 
-def _cgroup(call: Call, container: Container) -> str:
-    """The container's control group, or one below it (``--cgroup PATH`` or ``CONTROLLER:PATH``)."""
+def _below(call: Call, container: Container) -> str:
+    """Of ``--cgroup PATH`` or ``CONTROLLER:PATH``."""
     below = call.text("cgroup").rpartition(":")[2].strip("/")
+    if ".." in below.split("/"):
+        raise InvalidArgument(f"invalid cgroup {below!r}", why="it leads out of the container's")
     if below and not container.cgroup:
         raise InvalidArgument(f"cannot exec in cgroup {below!r}", why="the container has none of its own")
-    return f"{container.cgroup}/{below}" if below else container.cgroup
+    return below
 
 
 def _process(call: Call, base: Process) -> Process:
@@ -76,7 +78,7 @@ def _process(call: Call, base: Process) -> Process:
         raise InvalidArgument("process args cannot be empty", hint="name a command, or give --process")
     return base.replace(
         args=tuple(call.words[1:]),
-        env=(*base.env, *call.texts("env")),
+        env=_environment(base.env, call.texts("env")),
         cwd=call.text("cwd", base.cwd),
         terminal=call.switch("tty"),
         console_size=(0, 0),
@@ -84,6 +86,14 @@ def _process(call: Call, base: Process) -> Process:
         capabilities=_add_capabilities(base.capabilities, call.texts("cap")),
         no_new_privileges=call.switch("no-new-privs") if call.given("no-new-privs") else base.no_new_privileges,
     )
+
+
+def _environment(base: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
+    """A variable that is given again has its last value, in its first place."""
+    merged: dict[str, str] = {}
+    for variable in (*base, *more):
+        merged[variable.partition("=")[0]] = variable
+    return tuple(merged.values())
 
 
 def _read_process(path: str) -> Process:

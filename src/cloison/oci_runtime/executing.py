@@ -7,7 +7,7 @@ import os
 from cloison.errors import Internal, NotFound
 from cloison.linux import cgroups, proc
 from cloison.model.record import Record
-from cloison.oci_runtime.bundle import complete_process
+from cloison.oci_runtime.bundle import complete_process, with_home
 from cloison.oci_runtime.creating import standard_streams, write_pid_file
 from cloison.runtime import launch
 from cloison.runtime.compile import plan_exec
@@ -26,16 +26,16 @@ class Wishes(Record):
 
     pid_file: str = ""
     seccomp: bytes = b""
-    cgroup: str = ""  # below every hierarchy's root; "" stays in the caller's
+    below: str = ""  # a control group below the container's
 
 
 def execute(container: Container, process: Process, *, wishes: Wishes, console: int) -> tuple[int, int]:
     """Its pid and start time; on return the command has been executed. Raises: LaunchFailed and its kinds, NotFound."""
-    placement = cgroups.find(cgroups.read_layout(), wishes.cgroup) if wishes.cgroup else cgroups.Placement()
+    placement = _placement(container, wishes.below)
     pidfd = proc.open_pidfd(container.pid, container.pid_started)
     try:
         ops = plan_exec(
-            complete_process(process),
+            with_home(complete_process(process), f"/proc/{container.pid}/root"),
             pidfd=pidfd,
             placement=placement.replace(stats=()),
             stdio=standard_streams(terminal=process.terminal),
@@ -58,6 +58,24 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
         write_pid_file(wishes.pid_file, session.pid)
     session.leave()  # only now somebody else can wait for it: the number was its own until here
     return session.pid, started
+
+
+def _placement(container: Container, below: str) -> cgroups.Placement:
+    """The container's groups, or those below them where they exist. Raises: NotFound."""
+    if not container.cgroup:
+        return cgroups.Placement()
+    placement = cgroups.find(cgroups.read_layout(), container.cgroup)
+    if not below:
+        return placement
+
+    def deeper(directory: str) -> str:
+        found = f"{directory}/{below}"
+        return found if directory and os.path.isdir(found) else directory
+
+    join, into = tuple(map(deeper, placement.join)), deeper(placement.into)
+    if (join, into) == (placement.join, placement.into):
+        raise NotFound(f"control group {container.cgroup}/{below} does not exist")
+    return placement.replace(join=join, into=into)
 
 
 def _await_execution(session: Session) -> int:

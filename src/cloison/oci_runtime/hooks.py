@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cloison.oci_runtime.log import Log
 
 _LAST_WORDS = 2048
+# For those that bring none of their own; never the caller's, which is whoever's
+_ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
 
 
 def run_hooks(kind: str, hooks: Iterable[Hook], *, container: Container, status: str) -> None:
@@ -24,11 +26,13 @@ def run_hooks(kind: str, hooks: Iterable[Hook], *, container: Container, status:
     for index, hook in enumerate(hooks):
         state = dumps(state_document(container, status)).encode()
         try:
-            outcome = run_exactly(hook.path, argv=hook.args, environ=hook.env, input=state, timeout_s=hook.timeout_s)
+            outcome = run_exactly(
+                hook.path, argv=hook.args, environ=hook.env or _ENVIRONMENT, input=state, timeout_s=hook.timeout_s
+            )
         except OSError as err:
-            raise _failure(kind, index, hook, os.strerror(err.errno or 0).lower()) from err
+            raise _failure(kind, index, hook, f"cannot be executed: {os.strerror(err.errno or 0).lower()}") from err
         if outcome.code or not outcome.in_time:
-            raise _failure(kind, index, hook, _reason(outcome, hook))
+            raise _failure(kind, index, hook, _ending(outcome, hook))
 
 
 def run_poststop(hooks: Iterable[Hook], *, container: Container, log: Log) -> None:
@@ -41,13 +45,13 @@ def run_poststop(hooks: Iterable[Hook], *, container: Container, log: Log) -> No
             log.warning(str(error))
 
 
-def _failure(kind: str, index: int, hook: Hook, why: str) -> LaunchFailed:
-    return LaunchFailed(f"error running {kind} hook #{index} ({hook.path})", why=why)
+def _failure(kind: str, index: int, hook: Hook, how: str) -> LaunchFailed:
+    return LaunchFailed(f"{kind} hook {how}", why=f"hook #{index}, {hook.path}")
 
 
-def _reason(outcome: Outcome, hook: Hook) -> str:
+def _ending(outcome: Outcome, hook: Hook) -> str:
     if not outcome.in_time:
-        return f"hook ran past specified timeout of {hook.timeout_s} s"
-    ending = f"exit status {outcome.code}" if outcome.code > 0 else f"signal {-outcome.code}"
+        return f"ran past its timeout of {hook.timeout_s} s"
+    ending = f"failed with exit code {outcome.code}" if outcome.code > 0 else f"was killed by signal {-outcome.code}"
     said = (outcome.stderr or outcome.stdout)[-_LAST_WORDS:].decode(errors="replace").strip()
-    return f"{ending}, it said: {said}" if said else ending
+    return f"{ending} ({said})" if said else ending

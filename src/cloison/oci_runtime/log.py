@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from cloison.errors import InvalidArgument
 from cloison.store.json import dumps
 
 FORMATS = ("text", "json")
@@ -17,6 +18,14 @@ class Log:
         self._path = path
         self._form = form
         self._debug = debug
+        self._fd = self._open() if path else -1
+
+    def _open(self) -> int:
+        """Raises: InvalidArgument."""
+        try:
+            return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as err:
+            raise InvalidArgument(f"cannot open log {self._path}", why=os.strerror(err.errno or 0).lower()) from err
 
     def error(self, message: str) -> None:
         self._write("error", message)
@@ -38,15 +47,7 @@ class Log:
             line = dumps({"level": level, "msg": message, "time": now})
         else:
             line = f'time="{now}" level={level} msg={dumps(message)}'
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as err:
-            _complain(f"cannot write {self._path}: {os.strerror(err.errno or 0).lower()}")
-            return
-        try:
-            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(fd)
+        os.write(self._fd, f"{line}\n".encode("utf-8", "surrogateescape"))
 
 
 def timestamp(ns: int) -> str:

@@ -13,6 +13,7 @@ from cloison.runtime.session import connect
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.oci_runtime.containers import Container, Containers
+    from cloison.oci_runtime.log import Log
 
 _REFUSALS = {
     "creating": "it is still being created",
@@ -22,7 +23,7 @@ _REFUSALS = {
 }
 
 
-def start(containers: Containers, container_id: str) -> None:
+def start(containers: Containers, container_id: str, *, log: Log) -> None:
     """On return the command has been executed and the poststart hooks have run.
 
     Raises: NotFound, Conflict, LaunchFailed and its kinds.
@@ -35,7 +36,7 @@ def start(containers: Containers, container_id: str) -> None:
         if not container.has_process:
             raise InvalidArgument(f"cannot start container {container_id}", why="its config.json has no process")
         _release(containers, container)
-        _tell(containers, container)
+        _tell(containers, container, log)
 
 
 def _release(containers: Containers, container: Container) -> None:
@@ -53,12 +54,12 @@ def _release(containers: Containers, container: Container) -> None:
     os.unlink(socket)
 
 
-def _tell(containers: Containers, container: Container) -> None:
-    """The poststart hooks; runtime.md: "If any poststart hook fails, the runtime MUST generate an error, stop the
-    container"."""
+def _tell(containers: Containers, container: Container, log: Log) -> None:
+    """The poststart hooks. runtime.md, "Lifecycle": if one fails, the container is stopped and destroyed."""
     config = parse_config(containers.config(container.id), bundle=container.bundle)
+    hooks = config.spec.hooks
     try:
-        run_hooks("poststart", config.spec.hooks.poststart, container=container, status="running")
+        run_hooks("poststart", hooks.poststart, container=container, status="running")
     except LaunchFailed:
-        ending.kill_first(container)
+        ending.destroy(containers, container, poststop=hooks.poststop, log=log)
         raise

@@ -152,7 +152,7 @@ def _view(hierarchy: tuple[str, str], target: str, *, attributes: str, groups: S
 
 def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple[Op, ...]:
     """Device nodes and links, when /dev is the container's own: a bound host directory is left as it is."""
-    if not any(mount.target == "/dev" and mount.type == "tmpfs" for mount in mounts):
+    if [mount.type for mount in mounts if mount.target.rstrip("/") == "/dev"][-1:] != ["tmpfs"]:
         return ()
     nodes = [
         op("device", d.path, d.type, d.major, d.minor, f"{d.mode:o}", d.uid, d.gid)  # fmt: skip
