@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import Cloison, Roots, no_leak
+from oci_bundle import Door
 
 HERE = Path(__file__).parent
 BUSYBOX = Path("/bin/busybox")
@@ -99,3 +101,20 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with no_leak(request.getfixturevalue("roots")):
         yield
+
+
+@pytest.fixture
+def door(tmp_path: Path, busybox_tar: bytes) -> Iterator[Door]:
+    """The OCI runtime's command with a bundle of busybox; nothing may be left of what a test makes with it."""
+    own = Door(tmp_path)
+    rootfs = own.bundle / "rootfs"
+    rootfs.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(busybox_tar)) as tar:
+        tar.extractall(rootfs, filter="fully_trusted")
+    try:
+        yield own
+    finally:
+        own.remove()
+    left = [name for name in os.listdir(own.root) if name != ".seccomp"]
+    shutil.rmtree(own.root)
+    assert (left, own.groups()) == ([], [])

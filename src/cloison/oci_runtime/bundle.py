@@ -66,6 +66,11 @@ def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     _check_labels(config.labels)
     spec, linux = config.spec, config.spec.linux
+    for word, hooks in (
+        ("createContainer", spec.hooks.create_container), ("startContainer", spec.hooks.start_container)
+    ):  # fmt: skip
+        if hooks:
+            raise Unsupported(f"hooks.{word} is not supported")
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
         raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")
     given = {device.path for device in linux.devices}
@@ -153,7 +158,7 @@ def seccomp_program(config: Config, *, root: str) -> bytes:
 
 
 def with_home(process: Process, root: str) -> Process:
-    """HOME as the container's /etc/passwd has it, unless the process brings its own; ``root`` is our path of its root."""
+    """HOME as the container's /etc/passwd has it, unless the process brings its own; ``root``: our path of its root."""
     if any(variable.startswith("HOME=") and variable != "HOME=" for variable in process.env):
         return process
     env = tuple(variable for variable in process.env if variable != "HOME=")

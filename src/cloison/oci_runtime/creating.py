@@ -71,7 +71,6 @@ class _Creation:
             oci_version=bundle.config.oci_version,
             created=timestamp(time.time_ns()),
             owner=str(os.geteuid()),
-            cgroup=spec.linux.cgroups_path if wishes.cgroup else "",
             has_process=bundle.config.has_process,
             annotations=spec.annotations,
         )
@@ -100,21 +99,29 @@ class _Creation:
         return self.container
 
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
-        if not self.container.cgroup:
+        path = self._spec.linux.cgroups_path
+        if not self._wishes.cgroup:
             return cgroups.Placement()
+        # Whoever cleans up kills what is in the recorded group, so it must be nobody's when it is written down.
+        if cgroups.pids(layout, path):
+            raise Conflict(f"control group {path} exists already", why="there are processes in it")
+        self._record(cgroup=path)
         try:
-            return self._make_cgroup(layout)
+            return self._make_cgroup(layout, path)
         except Conflict:
-            if cgroups.pids(layout, self.container.cgroup):
+            if cgroups.pids(layout, path):
+                self._record(cgroup="")
                 raise
-        cgroups.remove(layout, self.container.cgroup)  # left by somebody; nobody is in it
-        return self._make_cgroup(layout)
+        cgroups.remove(layout, path)  # left by somebody; nobody is in it
+        return self._make_cgroup(layout, path)
 
-    def _make_cgroup(self, layout: cgroups.Layout) -> cgroups.Placement:
+    def _record(self, **changes: object) -> None:
+        self.container = self.container.replace(**changes)
+        self._containers.save(self.container)
+
+    def _make_cgroup(self, layout: cgroups.Layout, path: str) -> cgroups.Placement:
         linux = self._spec.linux
-        return cgroups.create(
-            layout, self.container.cgroup, resources=linux.resources, device_rules=linux.device_rules, cpuset=True
-        )
+        return cgroups.create(layout, path, resources=linux.resources, device_rules=linux.device_rules, cpuset=True)
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
         hooks = self._spec.hooks
@@ -158,8 +165,7 @@ class _Creation:
             started = proc.start_time(pid)
         except NotFound:
             return  # it failed already; the message that says so is next
-        self.container = self.container.replace(pid=pid, pid_started=started)
-        self._containers.save(self.container)
+        self._record(pid=pid, pid_started=started)
 
     def undo(self, log: Log) -> None:
         """Leave nothing: neither process, control group nor record."""

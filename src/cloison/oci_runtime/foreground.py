@@ -28,6 +28,11 @@ class Foreground:
 
     def __init__(self, *, terminal: bool) -> None:
         proc.become_subreaper()
+        self._target: tuple[int, int] | None = None
+        self._early: list[int] = []  # signals that came before there was a command
+        for number in range(1, _signal.NSIG):
+            if number not in _OWN:
+                _signal.signal(number, self._forward)
         self._ours: _socket.socket | None = None
         self._theirs: _socket.socket | None = None
         if terminal:
@@ -50,13 +55,9 @@ class Foreground:
 
     def wait(self, pid: int, started: int) -> int:
         """Forward signals and bytes until the command has ended; its exit status, 128 + signal when it was killed."""
-
-        def forward(number: int, _frame: FrameType | None) -> None:
-            proc.send_signal(pid, started, number)
-
-        for number in range(1, _signal.NSIG):
-            if number not in _OWN:
-                _signal.signal(number, forward)
+        self._target = (pid, started)
+        for number in self._early:
+            self._forward(number, None)
         if self._ours is not None:
             from cloison.oci_runtime.relay import relay
 
@@ -64,6 +65,12 @@ class Foreground:
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        if self._target is None:
+            self._early.append(number)
+        else:
+            proc.send_signal(*self._target, number)
 
 
 def _receive_master(socket: _socket.socket) -> int:

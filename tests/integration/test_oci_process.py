@@ -1,0 +1,219 @@
+"""The OCI runtime door: exec, terminals, hooks, limits, and what is left of a create that fails."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import pty
+import socket
+from pathlib import Path
+
+import pytest
+
+from oci_bundle import Door, become_subreaper, hook
+
+
+def test_exec_has_the_containers_walls_and_its_own_options(door: Door) -> None:
+    door.start("t-exec")
+    assert door.ok("exec", "t-exec", "hostname") == "inside\n"
+    done = door("exec", "t-exec", "sh", "-c", "exit 3")
+    assert done.returncode == 3
+    words = ["--user", "7:8", "--cwd", "/tmp", "--env", "X=1", "-g", "9"]
+    assert door.ok("exec", *words, "t-exec", "sh", "-c", "id -u; id -G; pwd; echo $X").split() == [
+        "7",
+        "8",
+        "9",
+        "/tmp",
+        "1",
+    ]
+    status = door.ok("exec", "--cap", "CAP_KILL", "t-exec", "grep", "CapEff", "/proc/self/status")
+    assert int(status.split()[1], 16) == 1 << 5
+    missing = door("exec", "t-exec", "nope")
+    assert (missing.returncode, "executable file not found" in missing.stderr) == (255, True)
+
+
+def test_exec_takes_a_process_file(door: Door, tmp_path: Path) -> None:
+    door.start("t-file")
+    process = {
+        "args": ["sh", "-c", "id -u; pwd; echo $A"],
+        "cwd": "/tmp",
+        "env": ["PATH=/bin", "A=b"],
+        "user": {"uid": 5, "gid": 6},
+    }
+    (tmp_path / "process").write_text(json.dumps(process))
+    assert door.ok("exec", "--process", str(tmp_path / "process"), "t-file").split() == ["5", "/tmp", "b"]
+    (tmp_path / "process").write_text(json.dumps({**process, "cwd": 3}))
+    assert "cwd is not a string" in door.fails("exec", "--process", str(tmp_path / "process"), "t-file")
+
+
+def test_a_detached_exec_is_its_callers_orphan_however_soon_it_ends(door: Door, tmp_path: Path) -> None:
+    become_subreaper()
+    door.start("t-soon")
+    for code in range(5):
+        door.ok("exec", "--detach", "--pid-file", str(tmp_path / "pid"), "t-soon", "sh", "-c", f"exit {code}")
+        _, status = os.waitpid(int((tmp_path / "pid").read_text()), 0)
+        assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_a_terminal_goes_to_the_console_socket(door: Door, tmp_path: Path) -> None:
+    path = str(door.root / ".console")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        door.write(
+            "sh", "-c", "tty; stty size; ls -l /dev/console", terminal=True, consoleSize={"height": 20, "width": 30}
+        )
+        assert "console socket" in door.fails("create", "t-tty")
+        door.ok("create", "--console-socket", path, "t-tty")
+        listener.settimeout(10)
+        connection, _ = listener.accept()
+        with connection:
+            _, ancillary, _, _ = connection.recvmsg(100, socket.CMSG_SPACE(4))
+        master = array.array("i", ancillary[0][2])[0]
+    os.unlink(path)
+    door.ok("start", "t-tty")
+    text = read_all(master)
+    assert text.startswith(b"/dev/pts/0\r\n20 30\r\ncrw")
+
+
+def test_run_joins_the_callers_terminal(door: Door) -> None:
+    door.write("sh", "-c", "tty; read line; echo got $line; exit 5", terminal=True)
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(door.bundle)
+        argv = door.argv("run", "t-pty")
+        os.execv(argv[0], argv)
+    os.write(master, b"words\n")
+    text = read_all(master)
+    assert b"/dev/pts/0" in text
+    assert b"got words" in text
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+
+def read_all(master: int) -> bytes:
+    text = b""
+    try:
+        while piece := os.read(master, 4096):
+            text += piece
+    except OSError:
+        pass  # EIO: nobody has the other end
+    os.close(master)
+    return text
+
+
+def test_hooks_run_in_order_with_the_state(door: Door, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    kinds = ("prestart", "createRuntime", "poststart", "poststop")
+    door.config["hooks"] = {kind: [hook(log, kind), hook(log, f"{kind}-2")] for kind in kinds}
+    door.config["annotations"] = {"a": "b"}
+    door.write()
+    door.ok("run", "t-hooks")
+    rows = [line.split(" ", 2) for line in log.read_text().splitlines()]
+    assert [row[0] for row in rows] == [name for kind in kinds for name in (kind, f"{kind}-2")]
+    assert {row[1] for row in rows} == {"v"}
+    states = [json.loads(row[2]) for row in rows[::2]]
+    assert [state["status"] for state in states] == ["creating", "creating", "running", "stopped"]
+    assert {(state["id"], state["bundle"], state["annotations"]["a"]) for state in states} == {
+        ("t-hooks", str(door.bundle), "b")
+    }
+    assert ["pid" in state for state in states] == [True, True, True, False]
+
+
+def test_a_create_hook_sees_the_mounted_root_and_a_command_that_does_not_run(door: Door, tmp_path: Path) -> None:
+    found = f"pid=$(sed 's/.*pid.: \\([0-9]*\\).*/\\1/' {tmp_path / 'log'})"
+    more = [found, f"readlink /proc/$pid/ns/net > {tmp_path / 'ns'}"]
+    door.config["hooks"] = {"createRuntime": [hook(tmp_path / "log", "one", more=more)]}
+    door.write("true")
+    door.ok("run", "t-early")
+    assert (tmp_path / "ns").read_text().strip() not in ("", os.readlink("/proc/self/ns/net"))
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart"])
+def test_a_failed_hook_takes_the_container_away_and_poststop_still_runs(door: Door, tmp_path: Path, kind: str) -> None:
+    log = tmp_path / "log"
+    door.config["hooks"] = {kind: [hook(log, "bad", code=4), hook(log, "never")], "poststop": [hook(log, "end")]}
+    door.write("sleep", "100")
+    assert f"{kind} hook failed with exit code 4" in door.fails("run", "t-bad")
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["bad", "end"]
+    assert "does not exist" in door.fails("state", "t-bad")
+
+
+def test_a_failed_poststop_hook_is_a_warning_and_the_others_run(door: Door, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    door.config["hooks"] = {"poststop": [hook(log, "bad", code=3), hook(log, "next")]}
+    door.write()
+    done = door("run", "t-warn")
+    assert (done.returncode, "poststop hook failed with exit code 3" in done.stderr) == (0, True)
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["bad", "next"]
+
+
+def test_a_hook_that_takes_too_long_is_killed(door: Door) -> None:
+    door.config["hooks"] = {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
+    door.write()
+    assert "timeout" in door.fails("create", "t-slow")
+
+
+def test_hooks_of_the_container_are_refused_and_not_forgotten(door: Door) -> None:
+    door.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
+    door.write()
+    assert "hooks.startContainer is not supported" in door.fails("create", "t-inner")
+
+
+def test_limits_hold_and_can_be_changed(door: Door) -> None:
+    door.config["linux"]["resources"] = {"pids": {"limit": 30}, "memory": {"limit": 64 << 20}}
+    door.start("t-limits")
+    assert limits(door) == (30, 64 << 20)
+    door.ok(
+        "update",
+        "--resources",
+        "-",
+        "t-limits",
+        input=json.dumps({"pids": {"limit": 40}, "memory": {"limit": 0}, "cpu": {"shares": 0}}),
+    )
+    assert limits(door) == (40, 64 << 20)
+    door.ok("update", "--memory", "32m", "--pids-limit", "50", "t-limits")
+    assert limits(door) == (50, 32 << 20)
+    assert "not a whole number" in door.fails("update", "--pids-limit", "many", "t-limits")
+
+
+def limits(door: Door) -> tuple[int, int]:
+    data = json.loads(door.ok("events", "--stats", "t-limits"))["data"]
+    return data["pids"]["limit"], data["memory"]["usage"]["limit"]
+
+
+def test_a_control_group_that_somebody_lives_in_is_not_taken(door: Door) -> None:
+    door.config["linux"]["cgroupsPath"] = "/cloison-oci-t-shared"
+    door.start("t-one")
+    door.write()
+    assert "exists already" in door.fails("create", "t-two")
+    assert door.state("t-one")["status"] == "running"
+
+
+def test_a_failed_create_leaves_nothing(door: Door) -> None:
+    door.config["mounts"].append({"destination": "/x", "type": "no-such-type", "source": "x"})
+    door.write()
+    assert "no-such-type" in door.fails("create", "t-nothing")
+    assert "does not exist" in door.fails("state", "t-nothing")
+    assert door.groups() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("kernel.sysrq", "0", "not allowed"), ("net.ipv4.ip_forward", "0\n1", "invalid value"),
+        ("net/../kernel/sysrq", "0", "invalid sysctl"),
+    ],
+)  # fmt: skip
+def test_sysctls_of_the_host_are_out_of_reach(door: Door, key: str, value: str, text: str) -> None:
+    door.config["linux"]["sysctl"] = {key: value}
+    door.write()
+    assert text in door.fails("create", "t-sysctl")
+
+
+def test_home_comes_from_the_containers_accounts(door: Door) -> None:
+    for uid, home in ((0, "/root"), (1000, "/tmp"), (4242, "/")):
+        door.write("sh", "-c", "echo $HOME", user={"uid": uid, "gid": uid})
+        assert door.ok("run", "t-home") == f"{home}\n"
+    door.write("sh", "-c", "echo $HOME", env=["PATH=/bin", "HOME=/own"])
+    assert door.ok("run", "t-home") == "/own\n"

@@ -1,0 +1,121 @@
+"""Bundles for the tests of the OCI runtime door, the command, and what must not be left of a container."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import SOURCE, Result
+
+PR_SET_CHILD_SUBREAPER = 36
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+CONFIG: dict[str, Any] = {
+    "ociVersion": "1.2.0",
+    "process": {
+        "user": {"uid": 0, "gid": 0},
+        "args": ["true"],
+        "env": ["PATH=/bin"],
+        "cwd": "/",
+        "noNewPrivileges": True,
+    },
+    "root": {"path": "rootfs"},
+    "hostname": "inside",
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+    ],
+    "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
+}
+
+
+class Door:
+    """``door("state", "c1") -> Result``: the command, with a state root and a bundle of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bundle = directory / "bundle"
+        # a socket's path is short, pytest's directories are long; and the state root is on a tmpfs in real life, too
+        self.root = Path(tempfile.mkdtemp(prefix="cloison-o", dir="/run"))
+        self.config = copy.deepcopy(CONFIG)
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-c", _ENTRY, "--root", str(self.root), *words]
+
+    def write(self, *args: str, **process: object) -> None:
+        """config.json as it stands in ``config``, with these arguments and other fields of ``process``."""
+        self.config["process"].update(process)
+        if args:
+            self.config["process"]["args"] = list(args)
+        (self.bundle / "config.json").write_text(json.dumps(self.config))
+
+    def __call__(self, *words: str, timeout: float = 30, input: str | None = None) -> Result:
+        """Run to the end, whatever the container does with the streams: they are files."""
+        with (
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+            tempfile.TemporaryFile("w+") as source,
+        ):
+            source.write(input or "")
+            source.seek(0)
+            done = subprocess.run(
+                self.argv(*words), stdin=source, stdout=out, stderr=err, timeout=timeout, cwd=self.bundle,
+                env={"PATH": "/usr/bin:/bin"}, check=False,
+            )  # fmt: skip
+            out.seek(0)
+            err.seek(0)
+            return Result(done.args, done.returncode, out.read(), err.read())
+
+    def ok(self, *words: str, input: str | None = None) -> str:
+        done = self(*words, input=input)
+        assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stderr}"
+        return str(done.stdout)
+
+    def fails(self, *words: str) -> str:
+        """What it says on standard error."""
+        done = self(*words)
+        assert done.returncode != 0, f"{words} should fail, and said {done.stdout!r}"
+        assert done.stdout == ""
+        return str(done.stderr)
+
+    def state(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.ok("state", name))
+        return document
+
+    def start(self, name: str, *args: str) -> int:
+        """Create and start one; its pid, of which this process is the parent from now on."""
+        self.write(*(args or ("sleep", "100")))
+        self.ok("create", "--pid-file", str(self.bundle / "pid"), name)
+        self.ok("start", name)
+        return int((self.bundle / "pid").read_text())
+
+    def groups(self) -> list[str]:
+        """Control groups that carry this door's names."""
+        return [str(path) for path in CGROUP_ROOT.glob("*/*") if path.name.startswith("cloison-oci-t-")]
+
+    def remove(self) -> None:
+        for name in os.listdir(self.root):
+            if not name.startswith("."):
+                self("delete", "--force", name)
+
+
+_ENTRY = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from cloison.oci_runtime.main import main; sys.exit(main())"
+
+
+def become_subreaper() -> None:
+    """As containerd's shim and conmon: orphans of our children are ours."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def hook(log: Path, name: str, *, code: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:
+    """One that writes its name and the state it got into a file, then ends with this code."""
+    script = f'echo "{name} $VALUE $(cat)" >> {log}; {"; ".join((*more, f"exit {code}"))}'
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["VALUE=v", "PATH=/usr/bin:/bin"]}
