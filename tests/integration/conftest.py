@@ -104,9 +104,9 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def door(tmp_path: Path, busybox_tar: bytes) -> Iterator[Door]:
+def door(busybox_tar: bytes) -> Iterator[Door]:
     """The OCI runtime's command with a bundle of busybox; nothing may be left of what a test makes with it."""
-    own = Door(tmp_path)
+    own = Door()
     rootfs = own.bundle / "rootfs"
     rootfs.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(busybox_tar)) as tar:
@@ -115,6 +115,6 @@ def door(tmp_path: Path, busybox_tar: bytes) -> Iterator[Door]:
         yield own
     finally:
         own.remove()
-    left = [name for name in os.listdir(own.root) if name != ".seccomp"]
-    shutil.rmtree(own.root)
+        left = own.left()
+        shutil.rmtree(own.home)
     assert (left, own.groups()) == ([], [])

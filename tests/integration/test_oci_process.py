@@ -57,7 +57,7 @@ def test_a_detached_exec_is_its_callers_orphan_however_soon_it_ends(door: Door, 
 
 
 def test_a_terminal_goes_to_the_console_socket(door: Door, tmp_path: Path) -> None:
-    path = str(door.root / ".console")
+    path = str(door.home / "console")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
@@ -71,7 +71,6 @@ def test_a_terminal_goes_to_the_console_socket(door: Door, tmp_path: Path) -> No
         with connection:
             _, ancillary, _, _ = connection.recvmsg(100, socket.CMSG_SPACE(4))
         master = array.array("i", ancillary[0][2])[0]
-    os.unlink(path)
     door.ok("start", "t-tty")
     text = read_all(master)
     assert text.startswith(b"/dev/pts/0\r\n20 30\r\ncrw")
@@ -217,3 +216,39 @@ def test_home_comes_from_the_containers_accounts(door: Door) -> None:
         assert door.ok("run", "t-home") == f"{home}\n"
     door.write("sh", "-c", "echo $HOME", env=["PATH=/bin", "HOME=/own"])
     assert door.ok("run", "t-home") == "/own\n"
+
+
+def test_a_temporary_file_system_has_the_mode_of_what_it_covers(door: Door) -> None:
+    covered = door.bundle / "rootfs" / "covered"
+    covered.mkdir()
+    covered.chmod(0o712)
+    options = ["nosuid", "tmpcopyup"]
+    for target, more in (("/covered", []), ("/told", ["mode=700"]), ("/new", [])):
+        door.config["mounts"].append({"destination": target, "type": "tmpfs", "options": options + more})
+    door.write("stat", "-c", "%a", "/covered", "/told", "/new")
+    assert door.ok("run", "t-mode").split() == ["712", "700", "1777"]
+    (covered / "file").write_text("x")
+    assert "tmpcopyup" in door.fails("run", "t-mode")
+
+
+def test_a_user_namespace_has_its_own_root(door: Door) -> None:
+    door.config["linux"]["namespaces"].append({"type": "user"})
+    ids = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    door.config["linux"].update(uidMappings=ids, gidMappings=ids)
+    os.chown(door.bundle / "rootfs", 100000, 100000)  # it makes its own mount points
+    door.start("t-user")
+    assert door.ok("exec", "t-user", "cat", "/proc/self/uid_map").split() == ["0", "100000", "1000"]
+    (pid,) = json.loads(door.ok("ps", "--format", "json", "t-user"))
+    assert os.stat(f"/proc/{pid}").st_uid in (0, 100000)
+    del door.config["linux"]["uidMappings"], door.config["linux"]["gidMappings"]
+    door.write("cat", "/proc/self/uid_map")
+    assert door.ok("run", "t-one").split() == ["0", "0", "1"]
+
+
+def test_without_a_cgroup_namespace_the_containers_groups_are_all_there_is(door: Door) -> None:
+    door.config["mounts"] += [
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+    ]
+    door.write("sh", "-c", "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | wc -l")
+    assert door.ok("run", "t-groups") == "3\n"  # shell, cat and wc

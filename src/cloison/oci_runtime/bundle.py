@@ -8,7 +8,7 @@ from cloison.errors import InvalidArgument, NotFound, Unsupported
 from cloison.linux.capabilities import mask_of
 from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
-from cloison.oci.runtime import Capabilities, DeviceRule, Spec
+from cloison.oci.runtime import Capabilities, DeviceRule, IdMapping, Spec
 from cloison.runtime import defaults
 from cloison.runtime.sysctls import check_sysctls
 from cloison.store.atomic import read_file
@@ -81,38 +81,57 @@ def complete(config: Config, *, container_id: str) -> Spec:
     )  # fmt: skip
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
-        mounts=_without_copies(spec),
+        mounts=_fitted_mounts(spec),
         process=with_home(complete_process(spec.process), spec.root.mount.source),
-        linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
+        linux=_with_mappings(linux).replace(
+            devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)
+        ),
     )
 
 
-def _without_copies(spec: Spec) -> tuple[Mount, ...]:
-    """``tmpcopyup`` (runc's: a tmpfs begins with what lies below it) asks for nothing where nothing lies below."""
-    if not any(_COPY in mount.options for mount in spec.mounts):
+def _with_mappings(linux: Linux) -> Linux:
+    """A new user namespace without mappings has one id: root inside is the caller outside, as with crun."""
+    is_new = any(namespace.type == "user" and not namespace.path for namespace in linux.namespaces)
+    if not is_new or linux.uid_mappings or linux.gid_mappings:
+        return linux
+    return linux.replace(
+        uid_mappings=(IdMapping(container_id=0, host_id=os.geteuid(), size=1),),
+        gid_mappings=(IdMapping(container_id=0, host_id=os.getegid(), size=1),),
+    )
+
+
+def _fitted_mounts(spec: Spec) -> tuple[Mount, ...]:
+    """Temporary file systems as the directories below them have it: runc's rules, which callers count on.
+
+    The mode is that directory's unless another is asked for; ``tmpcopyup`` (begin with what lies below) asks for
+    nothing where nothing lies below.
+    """
+    if not any(mount.type == "tmpfs" for mount in spec.mounts):
         return spec.mounts
-    from cloison.linux.paths import open_in_root
-
-    def is_empty(target: str) -> bool:
-        try:
-            fd = open_in_root(root, target.encode("utf-8", "surrogateescape"), flags=os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        try:
-            return not os.listdir(fd)
-        finally:
-            os.close(fd)
-
     root = os.open(spec.root.mount.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return tuple(
-            mount.replace(options=tuple(word for word in mount.options if word != _COPY))
-            if _COPY in mount.options and is_empty(mount.target)
-            else mount
-            for mount in spec.mounts
-        )
+        return tuple(_fit(mount, root) if mount.type == "tmpfs" else mount for mount in spec.mounts)
     finally:
         os.close(root)
+
+
+def _fit(mount: Mount, root: int) -> Mount:
+    from cloison.linux.paths import open_in_root
+
+    has_mode = any(word.startswith("mode=") for word in mount.options)
+    if has_mode and _COPY not in mount.options:
+        return mount
+    try:
+        fd = open_in_root(root, os.fsencode(mount.target), flags=os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return mount.replace(options=tuple(word for word in mount.options if word != _COPY))  # nothing there yet
+    try:
+        mode = os.fstat(fd).st_mode & 0o7777
+        is_empty = not os.listdir(fd)
+    finally:
+        os.close(fd)
+    options = tuple(word for word in mount.options if not (is_empty and word == _COPY))
+    return mount.replace(options=options if has_mode else (*options, f"mode={mode:o}"))
 
 
 def _sysctls(linux: Linux) -> dict[str, str]:
