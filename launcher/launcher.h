@@ -23,6 +23,7 @@ enum {
 	KEPT = 16,
 	STATS = 16,
 	OWN_MOUNTS = 64,
+	PRESERVED = 256,
 	OUTPUT_BYTES = 32 << 10,
 	INPUT_BYTES = 64 << 10,
 };
@@ -141,6 +142,8 @@ struct launch {
 	uint32_t own_mount_count;
 	int death_signal;
 	char **environment;
+	const struct op *preserved[PRESERVED];
+	uint32_t preserved_count;
 	bool parked; /* it waits, or waited, on a socket of its own: nobody of ours listens on the wire */
 
 	struct fault fault;
@@ -197,7 +200,7 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_cgroup
 	op_bind_fd, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
 	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
 	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_await_start_on,
-	op_init, op_find_command, op_env, op_exec, op_no_monitor;
+	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor;
 
 /* child.c */
 int start_child(struct launch *l);

@@ -76,6 +76,7 @@ const struct verb verbs[] = {
 	{ "await-start", 1, 'C', "t", op_await_start },
 	{ "await-start-on", 1, 'C', "f", op_await_start_on },
 	{ "init", 0, 'C', "", op_init },
+	{ "preserve-fd", 2, 'C', "fn", op_preserve_fd },
 	{ "find-command", 1, 'C', "t", op_find_command },
 	{ "env", AT_LEAST(0), 'C', "t", op_env },
 	{ "exec", AT_LEAST(2), 'C', "t", op_exec },

@@ -211,11 +211,53 @@ int op_find_command(struct launch *l, const struct op *op)
 	return run_or_search(l, op->arg[0], NULL);
 }
 
+int op_preserve_fd(struct launch *l, const struct op *op)
+{
+	if (l->preserved_count == PRESERVED || number(op->arg[1]) < 3)
+		return refuse(l, E2BIG, "preserve-fd", op->arg[1]);
+	l->preserved[l->preserved_count++] = op;
+	return 0;
+}
+
+static int move_above(struct launch *l, int *fd, int highest)
+{
+	int moved = *fd < 0 ? -1 : fcntl(*fd, F_DUPFD_CLOEXEC, highest + 1);
+
+	if (moved < 0 && *fd >= 0)
+		return fail(l, "fcntl", "F_DUPFD_CLOEXEC");
+	*fd = moved;
+	return 0;
+}
+
+/* Each descriptor to the number that the command expects. What we still need, and those that are to come, are out of the
+ * way first; whatever else is there was marked to be closed. */
+static int place_descriptors(struct launch *l)
+{
+	int moved[PRESERVED], highest = 2;
+
+	for (uint32_t i = 0; i < l->preserved_count; i++)
+		if (number(l->preserved[i]->arg[1]) > highest)
+			highest = (int)number(l->preserved[i]->arg[1]);
+	if (move_above(l, &l->wire, highest) < 0 || move_above(l, &l->monitor.clients[0].fd, highest) < 0)
+		return -1;
+	for (uint32_t i = 0; i < l->preserved_count; i++) {
+		moved[i] = (int)number(l->preserved[i]->arg[0]);
+		if (move_above(l, &moved[i], highest) < 0)
+			return -1;
+	}
+	for (uint32_t i = 0; i < l->preserved_count; i++)
+		if (dup2(moved[i], (int)number(l->preserved[i]->arg[1])) < 0)
+			return fail(l, "dup2", l->preserved[i]->arg[1]);
+	return 0;
+}
+
 int op_exec(struct launch *l, const struct op *op)
 {
 	sigset_t none;
 
 	mark_close_on_exec(3);
+	if (l->preserved_count && place_descriptors(l) < 0)
+		return -1;
 	if (!l->parked && send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)
 		return fail(l, "send", "wire");
 	sigemptyset(&none);

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,27 @@ def test_without_a_cgroup_namespace_the_containers_groups_are_all_there_is(door:
     ]
     door.write("sh", "-c", "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | wc -l")
     assert door.ok("run", "t-groups") == "3\n"  # shell, cat and wc
+
+
+def test_descriptors_are_handed_on_as_asked_and_no_others(door: Door) -> None:
+    fds = "for fd in 3 4 5 6; do test -e /proc/self/fd/$fd && readlink /proc/self/fd/$fd; done"
+    script = f"{fds}; echo $LISTEN_FDS $LISTEN_PID"
+    door.write("sh", "-c", script)
+    files = []
+    for number in (3, 5, 6):
+        (door.home / f"file{number}").write_text("")
+        files.append(f"{number}<{door.home}/file{number}")
+
+    def run(*words: str, env: str = "") -> list[str]:
+        shell = f'{env} exec "$@" {" ".join(files)} 4<&-'
+        argv = ["bash", "-c", shell, "-", *door.argv("run", *words, "t-fds")]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=door.bundle, check=True).stdout.splitlines()
+
+    def held(*numbers: int) -> list[str]:
+        return [f"{door.home}/file{number}" for number in numbers]
+
+    assert run() == [""]
+    assert run("--preserve-fds", "3") == [*held(3, 5), ""]
+    assert run(env="LISTEN_FDS=1") == [*held(3), "1 1"]
+    assert run("--preserve-fds", "3", env="LISTEN_FDS=1") == [*held(3, 5, 6), "1 1"]
+    assert "descriptors" in door.fails("run", "--preserve-fds", "100000", "t-fds")

@@ -16,6 +16,7 @@ from cloison.model.record import Record
 from cloison.oci_runtime import ending
 from cloison.oci_runtime.bundle import Bundle, complete, seccomp_program
 from cloison.oci_runtime.containers import Container, Containers
+from cloison.oci_runtime.descriptors import Inherited
 from cloison.oci_runtime.hooks import run_hooks
 from cloison.oci_runtime.log import timestamp
 from cloison.runtime import launch
@@ -38,11 +39,14 @@ class Wishes(Record):
     console: int = -1  # a stream socket for the terminal's master
     keyring: bool = True
     cgroup: bool = True
+    inherited: Inherited = Inherited()
 
 
 def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes: Wishes, log: Log) -> Container:
     """On return it waits for ``start``. Raises: Conflict, LaunchFailed and its kinds, InvalidArgument, Unsupported …"""
     spec = complete(bundle.config, container_id=container_id)
+    if wishes.inherited.env:
+        spec = spec.replace(process=spec.process.replace(env=(*spec.process.env, *wishes.inherited.env)))
     with containers.claim(container_id):
         attempt = _Creation(containers, container_id, bundle=bundle, spec=spec, wishes=wishes)
         try:
@@ -137,6 +141,7 @@ class _Creation:
             seccomp=seccomp_program(self._bundle.config, root=self._containers.root),
             keyring=self.container.id if self._wishes.keyring else "",
             console=self._wishes.console,
+            preserve=self._wishes.inherited.fds,
         )
 
     def _conduct(self, session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Conflict, InvalidArgument, Unsupported
+from cloison.errors import Conflict, InvalidArgument
 from cloison.linux.capabilities import ALL, CAPABILITIES, normalise
 from cloison.oci.config_json import parse_process
 from cloison.oci.fields import Fields
@@ -29,10 +29,9 @@ def _exec(call: Call) -> int:
     _check_status(containers.status(container), call)
     config = parse_config(containers.config(call.id), bundle=container.bundle)
     process = _process(call, config.spec.process)
-    if call.number("preserve-fds"):
-        raise Unsupported("--preserve-fds is not supported")
     from cloison.oci_runtime.bundle import seccomp_program
     from cloison.oci_runtime.creating import check_terminal, connect_console
+    from cloison.oci_runtime.descriptors import inherited
     from cloison.oci_runtime.executing import Wishes, execute
     from cloison.oci_runtime.foreground import Foreground
 
@@ -42,6 +41,7 @@ def _exec(call: Call) -> int:
         pid_file=call.text("pid-file"),
         seccomp=seccomp_program(config, root=call.root),
         below=_below(call, container),
+        preserve=inherited(call).fds,
     )
     if detached:
         socket = connect_console(console) if console else None

@@ -26,6 +26,7 @@ class Wishes(Record):
 
     pid_file: str = ""
     seccomp: bytes = b""
+    preserve: tuple[int, ...] = ()  # descriptors that are handed on
     below: str = ""  # a control group below the container's
 
 
@@ -45,6 +46,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             keyring=container.id,
             user_namespace=_has_own_users(container.pid),
             console=console,
+            preserve=wishes.preserve,
         )
         session = launch.launch(ops, id=container.id)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from cloison.errors import Conflict, InvalidArgument, NotFound
 from cloison.linux import cgroups, proc
 from cloison.oci_runtime.containers import Containers, state_document
 from cloison.oci_runtime.log import say
@@ -83,8 +83,6 @@ def _read_bundle(call: Call) -> Bundle:
     from cloison.oci_runtime.containers import check_id
 
     check_id(call.id)
-    if call.number("preserve-fds"):
-        raise Unsupported("--preserve-fds is not supported")
     bundle = os.path.abspath(call.text("bundle", "."))
     for path in ("pid-file", "console-socket", "config"):
         if call.text(path):  # as seen from the caller's working directory
@@ -98,9 +96,14 @@ def _read_bundle(call: Call) -> Bundle:
 
 def _wishes(call: Call, console: int) -> Wishes:
     from cloison.oci_runtime.creating import Wishes
+    from cloison.oci_runtime.descriptors import inherited
 
     return Wishes(
-        pid_file=call.text("pid-file"), console=console, keyring=not call.switch("no-new-keyring"), cgroup=call.cgroups
+        pid_file=call.text("pid-file"),
+        console=console,
+        keyring=not call.switch("no-new-keyring"),
+        cgroup=call.cgroups,
+        inherited=inherited(call),
     )
 
 

@@ -66,7 +66,8 @@ def run_command_line(argv: Sequence[str]) -> int:
     failure = 1
     try:
         values, words = parse(TOP, argv)
-        top = Call(values, words, root=_root(values, dict(os.environ)), log=log)
+        environ = dict(os.environ)
+        top = Call(values, words, root=_root(values, environ), log=log, environ=environ)
         log = Log(top.text("log"), form=top.text("log-format", "text"), debug=top.switch("debug"))
         if top.switch("version"):
             return _version()
@@ -99,7 +100,7 @@ def _act(verb: Verb, argv: Sequence[str], *, top: Call, log: Log) -> int:
         return 0
     check_words(verb, words)
     with_cgroups = top.text("cgroup-manager") != "disabled"
-    return verb.action(Call(values, words, root=top.root, log=log, cgroups=with_cgroups))
+    return verb.action(Call(values, words, root=top.root, log=log, environ=top.environ, cgroups=with_cgroups))
 
 
 def load_verb(name: str) -> Verb:

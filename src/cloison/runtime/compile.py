@@ -35,6 +35,7 @@ class Surroundings(Record):
     seccomp: bytes = b""  # struct sock_filter array; empty is unconfined
     configure_network: bool = False  # hand a netlink socket of the new network namespace to client 0 and wait
     keyring: str = ""  # name of its session keyring: the container's id
+    preserve: tuple[int, ...] = ()  # descriptors of ours that the command gets under the same numbers
     console: int = -1  # a stream socket that takes the terminal's master; -1 leaves it to the monitor
 
 
@@ -58,7 +59,7 @@ def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, 
         *_terminal(spec.process, around.console),
         *process.plan_command(
             spec.process, facts=_rights(around.facts, namespaces), seccomp=around.seccomp,
-            monitor=monitor, init=spec.init,
+            monitor=monitor, init=spec.init, preserve=around.preserve,
         ),
         *plan_monitor(monitor, stdio=stdio, placement=around.placement),
     )  # fmt: skip
@@ -224,7 +225,7 @@ def _terminal(command: Process, console: int) -> tuple[Op, ...]:
 def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
-    console: int = -1,
+    console: int = -1, preserve: Sequence[int] = (),
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
@@ -244,6 +245,6 @@ def plan_exec(
         *((op("keyring", keyring),) if keyring else ()),
         *_terminal(command, console),
         *((op("await-parent"),) if placement.join else ()),
-        *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor),
+        *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor, preserve=preserve),
         *plan_monitor(monitor, stdio=stdio, placement=placement),
     )

@@ -109,6 +109,7 @@ VERBS: dict[str, Verb] = {
     "await-start": _verb(1, "C"),
     "await-start-on": _verb(1, "C", 0),
     "init": _verb(0, "C"),
+    "preserve-fd": _verb(2, "C", 0),
     "find-command": _verb(1, "C"),
     "env": _verb(at_least(0), "C"),
     "exec": _verb(at_least(2), "C"),

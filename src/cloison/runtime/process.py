@@ -12,7 +12,7 @@ from cloison.runtime.plan import Op, op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from cloison.oci.runtime import Capabilities, Process, Rlimit, User
     from cloison.runtime.facts import HostFacts
@@ -26,7 +26,13 @@ _KILL = 9
 
 
 def plan_command(
-    process: Process, *, facts: HostFacts, seccomp: bytes, monitor: MonitorPlan = NO_MONITOR, init: bool = False
+    process: Process,
+    *,
+    facts: HostFacts,
+    seccomp: bytes,
+    monitor: MonitorPlan = NO_MONITOR,
+    init: bool = False,
+    preserve: Sequence[int] = (),
 ) -> tuple[Op, ...]:
     """Everything from the limits to ``exec``.
 
@@ -42,6 +48,7 @@ def plan_command(
         op("umask", f"{process.user.umask:o}"),
         op("bounding", f"{_granted(process.capabilities.bounding, facts):x}"),
         *early,
+        *(op("preserve-fd", fd, fd) for fd in preserve),
         _user(process.user),
         _capabilities(process.capabilities, facts),
         *((op("no-new-privs"),) if process.no_new_privileges else ()),
