@@ -160,8 +160,8 @@ def complete_process(process: Process) -> Process:
     return process.replace(capabilities=changed)
 
 
-def seccomp_program(config: Config, *, root: str) -> bytes:
-    """The compiled filter, cached in the state root; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
+def seccomp_program(config: Config, *, cache: str) -> bytes:
+    """The compiled filter, from its cache; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
     profile = config.seccomp
     if not isinstance(profile, dict) or not profile:
         if profile not in (None, {}):
@@ -172,7 +172,7 @@ def seccomp_program(config: Config, *, root: str) -> bytes:
     if profile.get("listenerPath"):
         raise Unsupported("linux.seccomp.listenerPath is not supported")
     mask = mask_of(config.spec.process.capabilities.bounding)
-    path = custom_filter(f"{root}/.seccomp", profile_text=dumps(profile), capabilities_mask=mask)
+    path = custom_filter(cache, profile_text=dumps(profile), capabilities_mask=mask)
     return read_file(path)
 
 

@@ -40,6 +40,7 @@ class Wishes(Record):
     keyring: bool = True
     cgroup: bool = True
     inherited: Inherited = Inherited()
+    cache: str = ""  # directory of compiled filters
 
 
 def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes: Wishes, log: Log) -> Container:
@@ -138,7 +139,7 @@ class _Creation:
             layout=layout,
             facts=read_facts(),
             monitor=monitor,
-            seccomp=seccomp_program(self._bundle.config, root=self._containers.root),
+            seccomp=seccomp_program(self._bundle.config, cache=self._wishes.cache),
             keyring=self.container.id if self._wishes.keyring else "",
             console=self._wishes.console,
             preserve=self._wishes.inherited.fds,

@@ -39,7 +39,7 @@ def _exec(call: Call) -> int:
     check_terminal(terminal=process.terminal, console=console, detached=detached)
     wishes = Wishes(
         pid_file=call.text("pid-file"),
-        seccomp=seccomp_program(config, root=call.root),
+        seccomp=seccomp_program(config, cache=call.cache),
         below=_below(call, container),
         preserve=inherited(call).fds,
     )

@@ -104,6 +104,7 @@ def _wishes(call: Call, console: int) -> Wishes:
         keyring=not call.switch("no-new-keyring"),
         cgroup=call.cgroups,
         inherited=inherited(call),
+        cache=call.cache,
     )
 
 

@@ -67,7 +67,9 @@ def run_command_line(argv: Sequence[str]) -> int:
     try:
         values, words = parse(TOP, argv)
         environ = dict(os.environ)
-        top = Call(values, words, root=_root(values, environ), log=log, environ=environ)
+        own = _default_root(environ)
+        root = os.path.abspath(str(values.get("root") or own))
+        top = Call(values, words, root=root, log=log, environ=environ, cache=f"{own}/.seccomp")
         log = Log(top.text("log"), form=top.text("log-format", "text"), debug=top.switch("debug"))
         if top.switch("version"):
             return _version()
@@ -100,7 +102,9 @@ def _act(verb: Verb, argv: Sequence[str], *, top: Call, log: Log) -> int:
         return 0
     check_words(verb, words)
     with_cgroups = top.text("cgroup-manager") != "disabled"
-    return verb.action(Call(values, words, root=top.root, log=log, environ=top.environ, cgroups=with_cgroups))
+    return verb.action(
+        Call(values, words, root=top.root, log=log, environ=top.environ, cgroups=with_cgroups, cache=top.cache)
+    )
 
 
 def load_verb(name: str) -> Verb:
@@ -117,11 +121,8 @@ def load_verb(name: str) -> Verb:
     return verb
 
 
-def _root(values: dict[str, object], environ: Mapping[str, str]) -> str:
+def _default_root(environ: Mapping[str, str]) -> str:
     """Independent of the working directory: later calls must find what this one writes."""
-    given = str(values.get("root") or "")
-    if given:
-        return os.path.abspath(given)
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     return f"{runtime}/cloison-oci" if os.geteuid() and runtime.startswith("/") else DEFAULT_ROOT
 
