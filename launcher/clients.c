@@ -92,7 +92,11 @@ static void obey(struct launch *l, struct client *client, const char *message, s
 	switch (*message) {
 	case 'S': m->start_asked = true; happen(l, START_ASKED); break;
 	case 'A': attach(l, client, length > 1 ? bytes[1] : 0); break;
-	case 'D': client->attached = false; client->bits = 0; break;
+	case 'D':
+		client->attached = false;
+		client->bits = 0;
+		l->released |= client == &m->clients[0];
+		break;
 	case 'E': m->in.closing = true; push_input(m); break;
 	case 'W':
 		if (length < 5)

@@ -122,6 +122,7 @@ struct launch {
 
 	/* noted while the plan is read */
 	bool awaits_parent, has_keyring, groups_denied, dies_with_client, unmonitored;
+	bool released; /* the caller has noted the pid: the child may outlive us */
 
 	/* before the clone */
 	bool detach, legacy, terminal;

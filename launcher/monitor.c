@@ -354,6 +354,14 @@ void kill_and_report(struct launch *l)
 		execute_reaper(l);
 }
 
+/* A caller that went without a word may have noted nothing: then nobody would ever look for the child. */
+static int release(struct launch *l)
+{
+	if (!l->released && l->pidfd >= 0)
+		sys_pidfd_kill(l->pidfd, SIGKILL);
+	return l->released ? 0 : 1;
+}
+
 int monitor_main(struct launch *l)
 {
 	struct monitor *m = &l->monitor;
@@ -364,7 +372,7 @@ int monitor_main(struct launch *l)
 		struct pollfd sources[SOURCES];
 
 		if (is_on_its_own(l) && m->clients[0].fd < 0)
-			return 0;
+			return release(l);
 		if (m->state == BROKEN || (m->state == ENDED && drained(l)))
 			break;
 		choose(l, sources);

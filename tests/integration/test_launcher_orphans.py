@@ -44,8 +44,14 @@ def parked(world: World, door: tuple[Path, socket.socket], *command: str) -> int
     started = orphan(world, *command, late=late, fds=(door[1].fileno(),))
     pid = started.pid()
     started.until("w")
-    assert started.close() == 0
+    assert leave(started) == 0
     return pid
+
+
+def leave(started: Run) -> int:
+    """The pid is noted: let the launcher go."""
+    started.send("D")
+    return started.close()
 
 
 def begin(path: Path, word: bytes = b"S") -> bytes:
@@ -65,7 +71,7 @@ def test_a_command_is_left_to_the_callers_subreaper(world: World) -> None:
     started = orphan(world, "sh", "-c", "exit 5")
     pid = started.pid()
     started.until("s")
-    assert started.close() == 0
+    assert leave(started) == 0
     assert status_of(pid) == 5
 
 
@@ -76,7 +82,7 @@ def test_nobody_inherits_a_command_before_the_caller_hangs_up(world: World) -> N
     time.sleep(0.2)  # it has ended by now
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    assert started.close() == 0
+    assert leave(started) == 0
     assert status_of(pid) == 0
 
 
@@ -121,11 +127,14 @@ def test_a_command_that_is_not_there_is_found_out_before_the_wait(
     assert started.close() == 1
 
 
-def test_a_command_dies_with_its_caller_until_it_stands_alone(world: World) -> None:
-    started = orphan(world, "true", late=(("await-start", "client"),))
+@pytest.mark.parametrize(("late", "last"), [((("await-start", "client"),), "w"), ((), "s")])
+def test_a_command_dies_with_a_caller_that_said_nothing(world: World, late: tuple[Operation, ...], last: str) -> None:
+    started = orphan(world, "sleep", "100", late=late)
     pid = started.pid()
-    started.until("w")
-    started.close()
+    started.until(last)
+    assert started.close() == (0 if late else 1)
+    if not late:
+        assert status_of(pid) == -9
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
@@ -142,5 +151,5 @@ def test_each_wait_takes_a_start_of_its_own(world: World) -> None:
         started.receive(0.2)
     started.send("S")
     started.until("s")
-    assert started.close() == 0
+    assert leave(started) == 0
     assert status_of(pid) == 0

@@ -176,6 +176,7 @@ class Session:
 
         From then on the command is the child of whoever inherits it.
         """
+        self.detach()
         self._socket.close()
         pid, self._launcher = self._launcher, 0
         if pid:
