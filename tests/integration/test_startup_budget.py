@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import Cloison
+from harness import SOURCE, Cloison
+from oci_bundle import Door
 
 # Cheap ones of the standard library; what an interpreter loads for itself is not counted. Not here, because each costs
 # more than a namespace: argparse asyncio collections contextlib dataclasses enum functools json logging pathlib re
@@ -60,6 +61,26 @@ def test_a_hot_verb_loads_cheap_modules_only(cloison: Cloison, target: str, verb
     strangers = {name for name in modules if name.partition(".")[0] not in ALLOWED | {"cloison"}}
     assert not strangers, "not on the list of cheap modules"
     assert "cloison.cli" in modules  # the measurement itself works
+
+
+OCI_ENTRY = "import sys; from cloison.oci_runtime.main import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("verb", ["run", "start", "state", "exec", "kill", "delete"])
+def test_a_verb_of_the_oci_runtime_loads_cheap_modules_only(door: Door, verb: str) -> None:
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE)}
+    words = {"run": ["--bundle", str(door.bundle), "t-new"], "exec": ["t-b", "true"], "kill": ["t-b", "9"]}
+    door.write("sleep", "100")
+    door.ok("create", "t-b")
+    if verb in ("exec", "kill"):
+        door.ok("start", "t-b")
+    door.write("true")
+    base = loaded(["-c", "pass"], environ)
+    argv = ["-c", OCI_ENTRY, "--root", str(door.root), verb, *words.get(verb, ["t-b"])]
+    modules = loaded(argv, environ) - base
+    assert not {name for name in modules if name.partition(".")[0] not in ALLOWED | {"cloison", "gc"}}
+    assert not {name for name in modules if name.startswith(("cloison.cli", "cloison.engine"))}
+    assert "cloison.oci_runtime" in modules
 
 
 def test_importing_the_package_loads_next_to_nothing(cloison: Cloison) -> None:

@@ -64,7 +64,7 @@ def parse(text: bytes, *, name: str) -> object:
 
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
-    _check_labels(config.labels)
+    check_labels(config.labels)
     spec, linux = config.spec, config.spec.linux
     for word, hooks in (
         ("createContainer", spec.hooks.create_container), ("startContainer", spec.hooks.start_container)
@@ -202,7 +202,7 @@ def _home(uid: int, root: str) -> str:
     return "/"
 
 
-def _check_labels(labels: Labels) -> None:
+def check_labels(labels: Labels) -> None:
     """A machine without the module has nothing to enforce; one that has it must not be told less than was asked for."""
     profile = labels.apparmor_profile
     if profile not in ("", "unconfined") and _read("/sys/module/apparmor/parameters/enabled").startswith("Y"):

@@ -6,7 +6,7 @@ import os
 
 from cloison.errors import Conflict, InvalidArgument
 from cloison.linux.capabilities import ALL, CAPABILITIES, normalise
-from cloison.oci.config_json import parse_process
+from cloison.oci.config_json import Labels, parse_process
 from cloison.oci.fields import Fields
 from cloison.oci.runtime import Process, User
 from cloison.oci_runtime.containers import Containers
@@ -29,12 +29,13 @@ def _exec(call: Call) -> int:
     _check_status(containers.status(container), call)
     config = parse_config(containers.config(call.id), bundle=container.bundle)
     process = _process(call, config.spec.process)
-    from cloison.oci_runtime.bundle import seccomp_program
+    from cloison.oci_runtime.bundle import check_labels, seccomp_program
     from cloison.oci_runtime.creating import check_terminal, connect_console
     from cloison.oci_runtime.descriptors import inherited
     from cloison.oci_runtime.executing import Wishes, execute
     from cloison.oci_runtime.foreground import Foreground
 
+    check_labels(_labels(call))
     detached, console = call.switch("detach"), call.text("console-socket")
     check_terminal(terminal=process.terminal, console=console, detached=detached)
     wishes = Wishes(
@@ -73,7 +74,7 @@ def _process(call: Call, base: Process) -> Process:
     """What ``--process`` says, or the container's own process with another command and the options' changes."""
     path = call.text("process")
     if path:
-        return _read_process(path)
+        return parse_process(_process_fields(path))
     if len(call.words) < 2:
         raise InvalidArgument("process args cannot be empty", hint="name a command, or give --process")
     return base.replace(
@@ -96,7 +97,15 @@ def _environment(base: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
     return tuple(merged.values())
 
 
-def _read_process(path: str) -> Process:
+def _labels(call: Call) -> Labels:
+    if call.text("process"):
+        fields = _process_fields(call.text("process"))
+        profile, label = (fields.text(name, default="") for name in ("apparmorProfile", "selinuxLabel"))
+        return Labels(apparmor_profile=profile, selinux_label=label)
+    return Labels(apparmor_profile=call.text("apparmor"), selinux_label=call.text("process-label"))
+
+
+def _process_fields(path: str) -> Fields:
     from cloison.oci_runtime.bundle import parse
     from cloison.store.atomic import read_file
 
@@ -105,7 +114,7 @@ def _read_process(path: str) -> Process:
     except (OSError, ValueError) as err:
         why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
         raise InvalidArgument(f"cannot read {path}", why=why) from err
-    return parse_process(Fields(parse(text, name="process file"), document="process file"))
+    return Fields(parse(text, name="process file"), document="process file")
 
 
 def _user(call: Call, base: User) -> User:
