@@ -11,7 +11,7 @@ import time
 
 from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument, NotFound
 from cloison.linux import cgroups, proc
-from cloison.model.container import Stdio
+from cloison.model.container import Resources, Stdio
 from cloison.model.record import Record
 from cloison.oci_runtime import ending
 from cloison.oci_runtime.bundle import Bundle, complete, seccomp_program
@@ -46,6 +46,8 @@ class Wishes(Record):
 def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes: Wishes, log: Log) -> Container:
     """On return it waits for ``start``. Raises: Conflict, LaunchFailed and its kinds, InvalidArgument, Unsupported …"""
     spec = complete(bundle.config, container_id=container_id)
+    if os.geteuid() and not _asks_for_limits(bundle):
+        wishes = wishes.replace(cgroup=False)  # it would not be ours to make, and nobody asked for one
     if wishes.inherited.env:
         spec = spec.replace(process=spec.process.replace(env=(*spec.process.env, *wishes.inherited.env)))
     with containers.claim(container_id):
@@ -55,6 +57,11 @@ def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes:
         except BaseException:
             attempt.undo(log)
             raise
+
+
+def _asks_for_limits(bundle: Bundle) -> bool:
+    linux = bundle.config.spec.linux
+    return bool(linux.cgroups_path) or linux.resources != Resources()
 
 
 class _Creation:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cloison.model.mount import Mount
+
 _CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -65,12 +67,19 @@ def template(*, rootless: bool) -> dict[str, Any]:
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "cloison",
-        "mounts": [_mount(mount, rootless=rootless) for mount in defaults.mounts()],
+        "mounts": [_mount(mount, rootless=rootless) for mount in defaults.mounts() if _is_for(mount, rootless)],
         "linux": linux,
     }
 
 
-def _mount(mount: Any, *, rootless: bool) -> dict[str, Any]:
+def _is_for(mount: Mount, rootless: bool) -> bool:
+    return not (rootless and mount.type == "cgroup")
+
+
+def _mount(mount: Mount, *, rootless: bool) -> dict[str, Any]:
+    if rootless and mount.type == "sysfs":  # a new one shows a network namespace, and that is the host's
+        options = ["rbind", *mount.options]
+        return {"destination": mount.target, "type": "bind", "source": "/sys", "options": options}
     # one id alone is mapped: there is no group 5
     options = [word for word in mount.options if not (rootless and word == "gid=5")]
     return {"destination": mount.target, "type": mount.type, "source": mount.source, "options": options}

@@ -52,7 +52,7 @@ def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, 
     return (
         *plan_stdio(stdio),
         *_before_clone(spec.linux, namespaces, around),
-        *_beside_child(spec.linux, around.placement),
+        *_beside_child(spec.linux, around),
         *process.plan_oom_score(spec.process, facts=around.facts),
         *_enter(spec.linux, namespaces, around),
         *_file_systems(spec, namespaces, around),
@@ -119,15 +119,17 @@ def _offsets(linux: Linux, clock: str) -> tuple[int, int]:
     return linux.time_offsets.get(clock, (0, 0))
 
 
-def _beside_child(linux: Linux, placement: Placement) -> tuple[Op, ...]:
+def _beside_child(linux: Linux, around: Surroundings) -> tuple[Op, ...]:
     """What the launcher does while the child mounts.
 
     Each write to cgroup.procs may wait for an RCU grace period (10 ms).
     """
     ops = []
     if linux.uid_mappings:
-        ops = [op("uid-map", _id_map(linux.uid_mappings)), op("gid-map", _id_map(linux.gid_mappings))]
-    return (*ops, *(op("cgroup-join", directory) for directory in placement.join))
+        if around.facts.uid:  # who is not root may map a group only where groups cannot be dropped (user_namespaces(7))
+            ops.append(op("setgroups-deny"))
+        ops += [op("uid-map", _id_map(linux.uid_mappings)), op("gid-map", _id_map(linux.gid_mappings))]
+    return (*ops, *(op("cgroup-join", directory) for directory in around.placement.join))
 
 
 def _id_map(mappings: Sequence[IdMapping]) -> str:
