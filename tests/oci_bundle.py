@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,20 @@ class Door:
 _ENTRY = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from cloison.oci_runtime.main import main; sys.exit(main())"
 
 
-def become_subreaper() -> None:
-    """As containerd's shim and conmon: orphans of our children are ours."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextmanager
+def subreaping() -> Iterator[None]:
+    """As containerd's shim and conmon: orphans of our children are ours. Those that have ended are taken."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                continue
+        except ChildProcessError:
+            pass
 
 
 def hook(log: Path, name: str, *, code: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:

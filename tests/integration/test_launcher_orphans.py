@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import time
@@ -12,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from launcher_plan import Operation, Run, World, launch, made_world
-
-PR_SET_CHILD_SUBREAPER = 36
+from oci_bundle import subreaping
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # as the callers of a runtime
-    with made_world(tmp_path) as world:
+    with made_world(tmp_path) as world, subreaping():
         yield world
 
 

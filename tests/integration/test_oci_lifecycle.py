@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from oci_bundle import Door, become_subreaper
+from oci_bundle import Door, subreaping
 
 
 @pytest.fixture(autouse=True)
 def subreaper() -> Iterator[None]:
-    become_subreaper()
-    yield
-    while True:  # those that a test has left unwaited for
-        try:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                return
-        except ChildProcessError:
-            return
+    with subreaping():
+        yield
 
 
 def test_a_container_goes_from_created_to_deleted(door: Door) -> None:

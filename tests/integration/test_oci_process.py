@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oci_bundle import Door, become_subreaper, hook
+from oci_bundle import Door, hook, subreaping
 
 
 def test_exec_has_the_containers_walls_and_its_own_options(door: Door) -> None:
@@ -49,12 +49,13 @@ def test_exec_takes_a_process_file(door: Door, tmp_path: Path) -> None:
 
 
 def test_a_detached_exec_is_its_callers_orphan_however_soon_it_ends(door: Door, tmp_path: Path) -> None:
-    become_subreaper()
-    door.start("t-soon")
-    for code in range(5):
-        door.ok("exec", "--detach", "--pid-file", str(tmp_path / "pid"), "t-soon", "sh", "-c", f"exit {code}")
-        _, status = os.waitpid(int((tmp_path / "pid").read_text()), 0)
-        assert os.waitstatus_to_exitcode(status) == code
+    with subreaping():
+        door.start("t-soon")
+        for code in range(5):
+            door.ok("exec", "--detach", "--pid-file", str(tmp_path / "pid"), "t-soon", "sh", "-c", f"exit {code}")
+            _, status = os.waitpid(int((tmp_path / "pid").read_text()), 0)
+            assert os.waitstatus_to_exitcode(status) == code
+        door.ok("delete", "--force", "t-soon")
 
 
 def test_a_terminal_goes_to_the_console_socket(door: Door, tmp_path: Path) -> None:
