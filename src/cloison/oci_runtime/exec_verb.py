@@ -64,7 +64,7 @@ def _below(call: Call, container: Container) -> str:
     """Of ``--cgroup PATH`` or ``CONTROLLER:PATH``."""
     below = call.text("cgroup").rpartition(":")[2].strip("/")
     if ".." in below.split("/"):
-        raise InvalidArgument(f"invalid cgroup {below!r}", why="it leads out of the container's")
+        raise InvalidArgument(f"invalid cgroup {below!r}", why="`..` components are not allowed")
     if below and not container.cgroup:
         raise InvalidArgument(f"cannot exec in cgroup {below!r}", why="the container has none of its own")
     return below
