@@ -9,13 +9,15 @@ if [[ $(id -u) -ne 0 ]]; then
     exit 1
 fi
 
+python=$(dirname "$(command -v cloison || { echo "no cloison on PATH: make run" >&2; exit 1; })")/python
+
 export CLOISON_DATA_ROOT CLOISON_RUN_ROOT
 CLOISON_DATA_ROOT=$(mktemp -d /var/tmp/cloison-tour.XXXXXX)
 CLOISON_RUN_ROOT=$(mktemp -d /run/cloison-tour.XXXXXX)
 forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
 
 # What this pair of roots calls its bridge, its nft table and its cgroup directories
-read -r bridge table cgroup < <("$(dirname "$(command -v cloison)")/python" -c '
+read -r bridge table cgroup < <("$python" -c '
 import os
 from cloison.model.settings import settings_for
 own = settings_for(dict(os.environ))
