@@ -70,13 +70,14 @@ def pss_kib(pid: int) -> int:
 
 
 def descendants_named(name: str) -> list[int]:
-    """Pids of every process whose command name starts with ``name`` and that shares our network namespace."""
+    """Pids of every process called ``name`` (argv[0], up to a dash) that shares our network namespace."""
     own, found = os.readlink("/proc/self/ns/net"), []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as comm:
-                if comm.read().startswith(name[:15]) and os.readlink(f"/proc/{entry}/ns/net") == own:
-                    found.append(int(entry))
+            with open(f"/proc/{entry}/cmdline", encoding="utf-8", errors="replace") as cmdline:
+                called = os.path.basename(cmdline.read().partition("\0")[0])
+            if called.startswith(name) and os.readlink(f"/proc/{entry}/ns/net") == own:
+                found.append(int(entry))
         except OSError:
             continue
     return found

@@ -262,7 +262,7 @@ static void choose(const struct launch *l, struct pollfd p[static SOURCES])
 	}
 	for (int i = 0; i < CLIENTS; i++) {
 		const struct client *client = &m->clients[i];
-		bool owed = (m->out[0].owed | m->out[1].owed) >> i & 1, feeds = pending && (client->bits & 1);
+		bool owed = (m->out[0].owed | m->out[1].owed) >> i & 1, feeds = pending && (client->bits & FEEDS);
 
 		want(&p[FIRST_CLIENT + i], client->fd, owed || !feeds, (short)((owed ? POLLOUT : 0) | (feeds ? 0 : POLLIN)));
 	}
@@ -308,7 +308,9 @@ static void execute_reaper(struct launch *l)
 		return;
 	mark_close_on_exec(3);
 	sigemptyset(&none);
+	set_signals(1 /* SIG_IGN */); /* drops what came while we did not listen, a SIGPIPE of a relay for example */
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	set_signals(0 /* SIG_DFL */);
 	execve(l->monitor.reap[0], l->monitor.reap, environment);
 }
 
@@ -336,6 +338,8 @@ int monitor_main(struct launch *l)
 	static char text[2048];
 	size_t length;
 
+	if (m->clients[0].fd < 0)
+		happen(l, CLIENT_GONE);
 	for (;;) {
 		struct pollfd sources[SOURCES];
 

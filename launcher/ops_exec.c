@@ -192,7 +192,8 @@ int op_exec(struct launch *l, const struct op *op)
 	const char *file = op->arg[0];
 	sigset_t none;
 
-	mark_close_on_exec(3);
+	if (!l->filtered)
+		mark_close_on_exec(3);
 	if (send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)
 		return fail(l, "send", "wire");
 	sigemptyset(&none);

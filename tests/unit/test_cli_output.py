@@ -113,8 +113,8 @@ def test_ps_prints_one_json_object_a_line_with_dockers_keys(line: Line) -> None:
     rows = [json.loads(row) for row in line.out.splitlines()]
     assert [row["Names"] for row in rows] == ["web", "old"]
     assert set(rows[0]) == {
-        "Command", "CreatedAt", "ID", "Image", "Labels", "LocalVolumes", "Mounts", "Names", "Networks", "Platform", "Ports",
-        "RunningFor", "Size", "State", "Status",
+        "Command", "CreatedAt", "ID", "Image", "Labels", "LocalVolumes", "Mounts", "Names", "Networks", "Platform",
+        "Ports",         "RunningFor", "Size", "State", "Status",
     }  # fmt: skip
     assert (rows[0]["Labels"], rows[0]["State"]) == ("tier=front", "running")
 
@@ -158,8 +158,9 @@ def test_ps_filters_for_dead_ones_without_being_asked_for_all(line: Line) -> Non
     assert line.out == "old\n"
 
 
-@pytest.mark.parametrize(("word", "message"), [("x", "bad format of filter"), ("colour=red", "invalid filter 'colour'"),
-                                               ("status=odd", "invalid filter 'status=odd'"), ("name=(", "invalid filter")])  # fmt: skip
+@pytest.mark.parametrize(("word", "message"), [
+    ("x", "bad format of filter"), ("colour=red", "invalid filter 'colour'"),
+    ("status=odd", "invalid filter 'status=odd'"), ("name=(", "invalid filter")])  # fmt: skip
 def test_a_bad_filter_is_said(line: Line, word: str, message: str) -> None:
     some(line)
     assert line("ps", "-f", word) == 1
@@ -182,7 +183,8 @@ def test_images_shows_a_table(line: Line) -> None:
 
 def test_images_are_found_by_name_filter_and_digest(line: Line) -> None:
     line.engine.listings = [
-        image_of("debian:12"), image_of("debian:13", letter="a", created="2026-11-21T00:00:00Z"), image_of("", letter="f"),
+        image_of("debian:12"), image_of("debian:13", letter="a", created="2026-11-21T00:00:00Z"),
+        image_of("", letter="f"),
     ]  # fmt: skip
     form = ["--format", "{{.Repository}}:{{.Tag}}"]
     for words, shown in (
@@ -297,8 +299,8 @@ def test_a_template_renders_as_in_go(template: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{", "{{}}", "{{end}}", "{{else}}", "{{range .List}}", "{{.ID.x}}", "{{.Nope}}", "{{$y}}", "{{.ID .ID}}", '{{"a}}',
-     "{{join .ID}}", "{{(.ID}}", "{{.ID)}}", "{{frob}}", "{{range .ID}}{{end}}", "{{index .List 9}}"],
+    ["{{", "{{}}", "{{end}}", "{{else}}", "{{range .List}}", "{{.ID.x}}", "{{.Nope}}", "{{$y}}", "{{.ID .ID}}",
+     '{{"a}}',     "{{join .ID}}", "{{(.ID}}", "{{.ID)}}", "{{frob}}", "{{range .ID}}{{end}}", "{{index .List 9}}"],
 )  # fmt: skip
 def test_a_template_that_makes_no_sense_is_an_error_never_a_crash(template: str) -> None:
     with pytest.raises(TemplateError):

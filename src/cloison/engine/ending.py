@@ -135,6 +135,7 @@ def sweep(settings: Settings) -> int:
     """
     store = ContainerStore(settings)
     swept = 0
+    store.sweep_aside()
     for container_id in store.run_ids():
         if not store.monitor_lives(container_id) and not store.operation_runs(container_id):
             swept += _sweep_one(container_id, settings=settings, store=store)

@@ -55,6 +55,19 @@ class Images:
         """While it is held no image, layer or reference is removed: between finding an image and recording its use."""
         return self._store.lock(shared=True)
 
+    def take(
+        self, text: str, *, policy: str = "missing", platform: str = "", progress: Progress | None = None
+    ) -> tuple[Image, Lock]:
+        """`ensure` and `hold` in one: under the lock the image cannot vanish before its use is recorded."""
+        while True:
+            lock = self.hold()
+            found = self._present(text, platform) if policy != "always" or _is_host_base(text) else None
+            if found is not None:
+                return found, lock
+            lock.release()  # bringing it takes the lock for itself
+            self.ensure(text, policy=policy, platform=platform, progress=progress)
+            policy = "missing"
+
     def ensure(
         self, text: str, *, policy: str = "missing", platform: str = "", progress: Progress | None = None
     ) -> Image:
@@ -111,20 +124,18 @@ class Images:
         return image
 
     def load(self, stream: Readable) -> Sequence[str]:
-        """Images of a docker-archive or an OCI layout in a tar stream; "Loaded image: …" lines as docker prints them.
+        """Images of a docker-archive or an OCI layout in a tar stream; their names, or the id of one without any.
 
         Raises: InvalidArgument, Unsupported, Unavailable.
         """
         from cloison.images.archives import read_archive
 
-        lines = []
+        loaded: list[str] = []
         with self._bringing():
             for stored in read_archive(stream, blobs=self._blobs, machine=_architecture()):
                 image = self._publish(stored)
-                lines += [f"Loaded image: {name.familiar}" for name in stored.references]
-                if not stored.references:
-                    lines.append(f"Loaded image ID: {image.id}")
-        return lines
+                loaded += [name.familiar for name in stored.references] or [image.id]
+        return loaded
 
     def import_rootfs(
         self, source: Readable | str, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
@@ -194,12 +205,25 @@ class Images:
         self._open()
         for name in names:
             self._store.find(name)
-        lines: list[str] = []
-        for name in names:
-            with self._store.lock():
-                removal = self._store.remove(name, force=force, uses=self._uses())
-            lines += _removal_lines(removal)
-        self.collect()
+        removals: list[Removal] = []
+        try:
+            for name in names:
+                with self._store.lock():
+                    removals.append(self._store.remove(name, force=force, uses=self._uses()))
+        finally:
+            self.collect()
+        return [line for removal in removals for line in self._removal_lines(removal)]
+
+    def _removal_lines(self, removal: Removal) -> Sequence[str]:
+        from cloison.snapshots.overlay import Overlay
+
+        lines = [f"Untagged: {name}" for name in removal.untagged]
+        image = removal.deleted
+        if image is not None:
+            lines += [f"Untagged: {parse_reference(digest).familiar}" for digest in image.repo_digests[:1]]
+            snapshots = Overlay(self._settings.data_root)
+            gone = [layer for layer in reversed(image.layers) if not snapshots.has(layer)]
+            lines += [f"Deleted: {digest}" for digest in (image.id, *gone)]
         return lines
 
     def collect(self) -> None:
@@ -300,15 +324,3 @@ def _runs_on(image: Image, platform: str) -> bool:
     wanted = parse_platform(platform)
     same = (image.os, image.architecture) == (wanted.os, wanted.architecture)
     return same and (not wanted.variant or image.variant in ("", wanted.variant))
-
-
-def _removal_lines(removal: Removal) -> Sequence[str]:
-    lines = [f"Untagged: {name}" for name in removal.untagged]
-    if removal.deleted is not None:
-        lines += [f"Untagged: {_familiar(digest)}" for digest in removal.deleted.repo_digests[:1]]
-        lines += [f"Deleted: {digest}" for digest in (removal.deleted.id, *reversed(removal.deleted.layers))]
-    return lines
-
-
-def _familiar(canonical: str) -> str:
-    return parse_reference(canonical).familiar

@@ -1,7 +1,8 @@
 """From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, published.
 
-Nothing is visible before everything is right, and on disk: layers appear under their chain IDs by rename, one syncfs
-brings all of them to the disk, and only then the record names them.
+Nothing is visible before everything is right, and on disk: one syncfs brings blobs and unpacked layers to the disk,
+then layers appear under their chain IDs by rename, and only then the record names them. So a layer that can be seen is
+whole, even after a power cut.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ def publish(
     if len(document.diff_ids) != len(stored.layers):
         raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
     unpacker = _Unpacker(document, stored.layers, data_root=data_root, blobs=blobs, progress=progress)
-    fresh = unpacker.run()
+    with unpacker:
+        unpacker.stage()
+        blobs.sync()
+        fresh = unpacker.commit()
     sizes = _layer_sizes(unpacker.chains, fresh, store=store, snapshots=unpacker.snapshots)
     image = Image(
         id=stored.config_digest, digest=stored.manifest_digest, config=document.config, layers=unpacker.chains,
         architecture=document.architecture, os=document.os, variant=document.variant, created=document.created,
         author=document.author, size_bytes=sum(sizes), layer_sizes=sizes, repo_digests=repo_digests,
     )  # fmt: skip
-    blobs.sync()
     _record(image, stored.references, store=store)
     return image
 
@@ -81,23 +84,28 @@ class _Unpacker:
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
 
-    def run(self) -> dict[str, int]:
-        """Unpack and commit; chain ID -> bytes of the layers that are new. Raises: the first failure."""
-        todo = list(self._todo)
-        try:
-            self._stage_all()
-            fresh = {}
-            for i in todo:
-                staged = self._staged[i]
-                staged.commit(self.chains[i], below=self.chains[:i])
-                fresh[self.chains[i]] = staged.applied.size_bytes
-                self._progress.finish(_short(self._layers[i].digest), "Pull complete")
-            return fresh
-        finally:
-            for staged in self._staged.values():
-                staged.discard()
+    def __enter__(self) -> _Unpacker:
+        return self
 
-    def _stage_all(self) -> None:
+    def __exit__(self, *_failure: object) -> None:
+        """What was not committed is thrown away."""
+        for staged in self._staged.values():
+            staged.discard()
+
+    def commit(self) -> dict[str, int]:
+        """Make the staged layers visible, base first, since a layer takes looks from those below; chain ID -> bytes."""
+        fresh = {}
+        for i in sorted(self._staged):
+            staged = self._staged[i]
+            staged.commit(self.chains[i], below=self.chains[:i])
+            fresh[self.chains[i]] = staged.applied.size_bytes
+            self._progress.finish(_short(self._layers[i].digest), "Pull complete")
+        if fresh:
+            self.snapshots.sync()
+        return fresh
+
+    def stage(self) -> None:
+        """Unpack all missing layers, unseen. Raises: the first failure, after all threads have ended."""
         self._todo.reverse()
         count = min(len(self._todo), os.cpu_count() or 1, _MAX_WORKERS)
         threads = [threading.Thread(target=self._work) for _ in range(count - 1)]
@@ -169,7 +177,7 @@ def _layer_sizes(
     if len(fresh) < len(chains):
         for listing in store.list():
             fresh = dict(zip(listing.image.layers, listing.image.layer_sizes, strict=False)) | fresh
-    return tuple(fresh[chain] if chain in fresh else snapshots.layer_usage(chain) for chain in chains)
+    return tuple(fresh[chain] if chain in fresh else snapshots.layer_size(chain) for chain in chains)
 
 
 def _short(digest: str) -> str:

@@ -15,10 +15,9 @@ import os
 import time
 
 from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from cloison.linux.trees import remove_tree
 from cloison.model.digest import split_digest
 from cloison.model.mount import Mount
-from cloison.store.atomic import disk_error, make_private_directory
+from cloison.store.atomic import disk_error, make_private_directory, sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,9 +74,13 @@ class Overlay:
     def remove_layer(self, chain_id: str) -> bool:
         return self._remove(self.layer_path(chain_id))
 
-    def layer_usage(self, chain_id: str) -> int:
-        """Bytes on disk of one layer."""
-        return _usage(self.layer_path(chain_id))
+    def sync(self) -> None:
+        """The names of committed layers survive a power cut."""
+        sync_directory(self._layers)
+
+    def layer_size(self, chain_id: str) -> int:
+        """Bytes of all regular files of one layer, counted like `Applied.size_bytes`."""
+        return _measure(self.layer_path(chain_id), of_disk=False)
 
     def list_layers(self) -> Iterator[str]:
         return (f"sha256:{name}" for name in _names(self._layers))
@@ -158,6 +161,8 @@ class Overlay:
 
         Raises: Unavailable when something is still mounted below it, or the disk fails.
         """
+        from cloison.linux.trees import remove_tree
+
         try:
             parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
         except FileNotFoundError:
@@ -175,7 +180,7 @@ class Overlay:
         return iter(_names(self._containers))
 
     def usage(self, container_id: str) -> int:
-        return _usage(f"{self._home(container_id)}/upper")
+        return _measure(f"{self._home(container_id)}/upper", of_disk=True)
 
     # -- inside
 
@@ -208,15 +213,15 @@ def _missing(chain_id: str) -> NotFound:
     return NotFound(f"layer {chain_id} is missing", hint="remove the image and pull it again")
 
 
-def _usage(path: str) -> int:
-    from cloison.linux.trees import tree_usage
+def _measure(path: str, *, of_disk: bool) -> int:
+    from cloison.linux.trees import tree_content, tree_usage
 
     try:
         fd = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return 0
     try:
-        return tree_usage(fd)
+        return tree_usage(fd) if of_disk else tree_content(fd)
     finally:
         os.close(fd)
 
