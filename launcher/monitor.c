@@ -247,7 +247,7 @@ static bool has_free_client(const struct monitor *m)
 static void choose(const struct launch *l, struct pollfd p[static SOURCES])
 {
 	const struct monitor *m = &l->monitor;
-	bool pending = m->in.length > 0;
+	bool pending = m->in.length > 0, told = m->state == RUNNING || m->state == ENDED; /* `s` comes before any output */
 
 	want(&p[WIRE], l->wire, true, POLLIN);
 	want(&p[CHILD], l->pidfd, true, POLLIN);
@@ -257,7 +257,7 @@ static void choose(const struct launch *l, struct pollfd p[static SOURCES])
 	for (int i = 0; i < 2; i++) {
 		const struct output *out = &m->out[i];
 
-		want(&p[OUTPUT + i], out->from, out->length == 0, POLLIN);
+		want(&p[OUTPUT + i], out->from, told && out->length == 0, POLLIN);
 		want(&p[RELAY_OUT + i], out->relay, out->relayed < out->length, POLLOUT);
 	}
 	for (int i = 0; i < CLIENTS; i++) {
