@@ -104,6 +104,7 @@ static void reset_attributes(void)
 static int reset(struct launch *l)
 {
 	reset_attributes();
+	prctl(PR_SET_NAME, "cloison", 0, 0, 0); /* executed from a descriptor, it would be called by that one's number */
 	if (chdir("/") < 0)
 		return fail(l, "chdir", "/");
 	if (personality(PER_LINUX) < 0)

@@ -16,7 +16,7 @@ from cloison.archive.decompress import decompress
 from cloison.archive.headers import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry
 from cloison.archive.reader import TarReader
 from cloison.archive.tree import OPAQUE_XATTR, WHITEOUT_PREFIX, LayerTree, is_whiteout, split_member
-from cloison.errors import CloisonError, Denied, Unavailable
+from cloison.errors import CloisonError, Denied, NoSpace, Unavailable
 from cloison.model.record import Record
 
 TYPE_CHECKING = False
@@ -248,9 +248,10 @@ def _problem(entry: Entry, err: OSError) -> CloisonError:
     """The kernel's refusal of one member, as an error for people."""
     what = f"cannot unpack {shown(entry.name)}"
     reason = os.strerror(err.errno or 0).lower()
-    if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO):
-        hint = "free some space, or set --data-root elsewhere" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return Unavailable("cannot unpack the layer", why=reason, hint=hint)
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("cannot unpack the layer")
+    if err.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+        return Unavailable("cannot unpack the layer", why=reason)
     if err.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         return Denied(what, why=reason, hint="run as root")
     return bad_archive(f"{what}: {reason}")

@@ -6,7 +6,7 @@ import time
 
 from cloison.engine import creating, ending, launching
 from cloison.engine.roots import open_roots
-from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.errors import Conflict, InvalidArgument, LaunchFailed, NotFound
 from cloison.linux import proc
 from cloison.model.container import DEFAULT_STOP_TIMEOUT_S, ContainerState, Stdio
 from cloison.store.containers import ContainerStore
@@ -48,12 +48,18 @@ class Containers:
     def run(self, spec: ContainerSpec, *, stdio: Stdio, progress: Progress | None = None) -> Session:
         """Create and start; on return the command has been executed.
 
-        A ``--rm`` container that cannot start leaves nothing.
+        Raises: as `create` and `start`; only a command that cannot be executed leaves a container, and not with --rm.
         """
         self._open()
         record, lock = self._create(spec, progress, durable=False)
         with lock:
-            session = launching.start_container(record, settings=self._settings, stdio=stdio)
+            try:
+                session = launching.start_container(record, settings=self._settings, stdio=stdio)
+            except LaunchFailed:
+                raise  # kept with its error, as Docker does, unless --rm
+            except BaseException:
+                creating.discard(record, settings=self._settings)  # the words were wrong: nothing is left of them
+                raise
         # off the path: the command runs already
         if not spec.auto_remove:
             self._store.make_durable(record)

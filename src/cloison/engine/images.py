@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
-from cloison.errors import InvalidArgument, NotFound
+from cloison.errors import CloisonError, InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.records import ImageStore, ImageUse
 from cloison.model.reference import parse_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from cloison.archive.decompress import Readable
     from cloison.images.layout import StoredImage
@@ -93,7 +94,13 @@ class Images:
             image = self._store.find(text)
         except NotFound:
             return None
-        return image if not platform or _runs_on(image, platform) else None
+        if not platform:
+            return image
+        from cloison.oci.image import Platform
+        from cloison.registry.platforms import parse_platform, runs_on
+
+        actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+        return image if runs_on(actual, parse_platform(platform)) else None
 
     # -- bringing
 
@@ -108,7 +115,7 @@ class Images:
 
         reference = parse_reference(text)
         news = progress or NoProgress()
-        with self._bringing():
+        with self._bringing(resumable=True):
             before = self._present(reference.canonical, "")
             fetched = fetch(reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news)
             stored = StoredImage(
@@ -116,8 +123,7 @@ class Images:
                 layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
             )  # fmt: skip
             name = reference.canonical_name
-            digests = tuple(sorted({f"{name}@{fetched.digest}", f"{name}@{fetched.manifest_digest}"}))
-            image = self._publish(stored, progress=news, repo_digests=digests)
+            image = self._publish(stored, progress=news, repo_digests=(f"{name}@{fetched.digest}",))
         news.message(f"Digest: {fetched.digest}")
         same = before is not None and before.id == image.id
         news.message(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {reference.familiar}")
@@ -131,7 +137,8 @@ class Images:
         from cloison.images.archives import read_archive
 
         loaded: list[str] = []
-        with self._bringing():
+        with self._bringing() as bringing:
+            bringing.is_littered = True  # an archive has files of its own beside those of its images
             for stored in read_archive(stream, blobs=self._blobs, machine=_architecture()):
                 image = self._publish(stored)
                 loaded += [name.familiar for name in stored.references] or [image.id]
@@ -178,7 +185,8 @@ class Images:
         from cloison.images.host_base import host_base_commands
         from cloison.store.locks import Lock
 
-        self._bringing().release()  # makes the directory
+        self._open()
+        self._store.incoming().release()  # makes the directory
         with Lock(f"{self._settings.data_root}/images/host-base.lock"):
             found = self._present(HOST_BASE, "")
             if found is not None:
@@ -247,14 +255,16 @@ class Images:
 
         return Blobs(self._settings.data_root)
 
-    def _bringing(self) -> Lock:
-        """What comes in from now on is not garbage; what crashed before us is."""
+    def _bringing(self, *, resumable: bool = False) -> _Bringing:
+        return _Bringing(self, self._store, resumable=resumable)
+
+    def sweep(self) -> None:
+        """Remove what crashes left half-written."""
         from cloison.snapshots.overlay import Overlay
 
         self._open()
         self._blobs.sweep()
         Overlay(self._settings.data_root).sweep()
-        return self._store.incoming()
 
     def _open(self) -> None:
         from cloison.engine.roots import open_roots
@@ -302,6 +312,43 @@ class Images:
         ]
 
 
+class _Bringing:
+    """While it is entered, what comes in is not garbage although no record names it; afterwards the rest of it is.
+
+    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs that
+    are complete, so that the next one need not fetch them again.
+    """
+
+    def __init__(self, images: Images, store: ImageStore, *, resumable: bool) -> None:
+        images.sweep()
+        self._images = images
+        self._lock = store.incoming()
+        self._resumable = resumable
+        self.is_littered = False  # set when success leaves something to collect, too
+
+    def __enter__(self) -> _Bringing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        if err is None:
+            if self.is_littered:
+                self._images.collect()
+        elif not (self._resumable and _was_cut_short(err)):
+            try:
+                self._images.collect()
+            except (CloisonError, OSError):
+                pass  # what went wrong first is what people must see; the next collection makes up for it
+
+
+def _was_cut_short(err: BaseException) -> bool:
+    if isinstance(err, NoSpace):
+        return False
+    return isinstance(err, (Unavailable, KeyboardInterrupt))
+
+
 def _is_host_base(text: str) -> bool:
     return text.startswith(HOST_BASE) and parse_reference(text).canonical == _HOST_BASE_CANONICAL
 
@@ -316,11 +363,3 @@ def _architecture() -> str:
     from cloison.registry.platforms import parse_platform
 
     return parse_platform("").architecture
-
-
-def _runs_on(image: Image, platform: str) -> bool:
-    from cloison.registry.platforms import parse_platform
-
-    wanted = parse_platform(platform)
-    same = (image.os, image.architecture) == (wanted.os, wanted.architecture)
-    return same and (not wanted.variant or image.variant in ("", wanted.variant))

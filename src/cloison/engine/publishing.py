@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 
-from cloison.errors import InvalidArgument
+from cloison.errors import InvalidArgument, Unsupported
+from cloison.images.crew import Crew
 from cloison.model.image import Image
 from cloison.oci.image import chain_ids, parse_config
 from cloison.snapshots.overlay import Overlay
@@ -80,15 +82,18 @@ class _Unpacker:
         self._blobs = blobs
         self._progress = progress
         self._staged: dict[int, Staged] = {}
-        self._todo = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
-        self._failure: BaseException | None = None
+        self._is_open = True
         self._lock = threading.Lock()
+        missing = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
+        self._crew = Crew([partial(self._stage, i) for i in missing])
 
     def __enter__(self) -> _Unpacker:
         return self
 
     def __exit__(self, *_failure: object) -> None:
-        """What was not committed is thrown away."""
+        """What was not committed is thrown away; what a late thread still brings it throws away itself."""
+        with self._lock:
+            self._is_open = False
         for staged in self._staged.values():
             staged.discard()
 
@@ -106,34 +111,18 @@ class _Unpacker:
 
     def stage(self) -> None:
         """Unpack all missing layers, unseen. Raises: the first failure, after all threads have ended."""
-        self._todo.reverse()
-        count = min(len(self._todo), os.cpu_count() or 1, _MAX_WORKERS)
-        threads = [threading.Thread(target=self._work) for _ in range(count - 1)]
-        for thread in threads:
-            thread.start()
-        try:
-            self._work()
-        except BaseException as err:  # interrupted: the others stop at their next piece
-            self._failure = self._failure or err
-        finally:
-            for thread in threads:
-                thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        while (i := self._next()) is not None:
-            try:
-                self._stage(i)
-            except BaseException as err:
-                with self._lock:
-                    self._failure = self._failure or err
-
-    def _next(self) -> int | None:
-        with self._lock:
-            return self._todo.pop() if self._todo and self._failure is None else None
+        self._crew.run(min(os.cpu_count() or 1, _MAX_WORKERS))
 
     def _stage(self, i: int) -> None:
+        try:
+            self._unpack(i)
+        except (InvalidArgument, Unsupported) as err:
+            # the blob was right when it came in: is it still?
+            if err is not self._crew.failure:
+                self._blobs.check(self._layers[i].digest)
+            raise
+
+    def _unpack(self, i: int) -> None:
         layer = self._layers[i]
         item = _short(layer.digest)
         self._progress.start(item, layer.size, "Extracting")
@@ -142,17 +131,24 @@ class _Unpacker:
             staged = self.snapshots.stage(_Watched(fd, item, owner=self))
         finally:
             os.close(fd)
-        self._staged[i] = staged
+        self._keep(i, staged)
         if staged.applied.diff_id != self._diff_ids[i]:
             raise InvalidArgument(
                 f"layer {layer.digest} does not match",
                 why=f"it unpacks to {staged.applied.diff_id}, not {self._diff_ids[i]}",
             )
 
+    def _keep(self, i: int, staged: Staged) -> None:
+        with self._lock:
+            wanted = self._is_open
+            if wanted:
+                self._staged[i] = staged
+        if not wanted:  # the caller was interrupted and has gone
+            staged.discard()
+
     def advance(self, item: str, count: int) -> None:
         """Another piece was read. Raises: the failure of another layer, so that this one stops too."""
-        if self._failure is not None:
-            raise self._failure
+        self._crew.check()
         self._progress.advance(item, count)
 
 

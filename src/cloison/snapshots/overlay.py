@@ -17,6 +17,7 @@ import time
 from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from cloison.model.digest import split_digest
 from cloison.model.mount import Mount
+from cloison.snapshots.lookup import is_opaque
 from cloison.store.atomic import disk_error, make_private_directory, sync_directory
 
 TYPE_CHECKING = False
@@ -141,7 +142,7 @@ class Overlay:
         self.remove_directory(f"{home}/{_VOLATILE_MARK}")
 
     def _mount(self, home: str, layers: Sequence[str], *, volatile: bool) -> Mount:
-        lower = [f"lowerdir+={self.layer_path(layer)}" for layer in reversed(layers)]
+        lower = [f"lowerdir+={path}" for path in self._visible(layers)]
         writable = [f"upperdir={home}/upper", f"workdir={home}/work", *(("volatile",) if volatile else ())]
         return Mount(type="overlay", source="overlay", target="/", options=(*lower, *writable, *_GUARDS))
 
@@ -151,7 +152,19 @@ class Overlay:
 
     def directories_of(self, container_id: str, layers: Sequence[str]) -> tuple[str, ...]:
         """What the container's root is made of, topmost first, for `cloison.snapshots.lookup`."""
-        return (f"{self._home(container_id)}/upper", *(self.layer_path(layer) for layer in reversed(layers)))
+        return (f"{self._home(container_id)}/upper", *self._visible(layers))
+
+    def _visible(self, layers: Sequence[str]) -> Sequence[str]:
+        """Directories of the layers that show, topmost first: none below one whose root hides all that was before.
+
+        Overlay heeds the mark of an opaque directory everywhere but on a layer's own root, so we must. Looking costs
+        3 us a layer and is not done for the lowest, under which nothing can hide.
+        """
+        paths = [self.layer_path(layer) for layer in reversed(layers)]
+        for count, path in enumerate(paths[:-1], 1):
+            if is_opaque(path):
+                return paths[:count]
+        return paths
 
     def remove(self, container_id: str) -> bool:
         return self.remove_directory(self._home(container_id))
