@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloison.errors import InvalidArgument, NotFound
+from cloison.images.records import ImageStore
 from harness import Roots
 from image_store import Store
 from registry_fixture import Layout, digest_of
@@ -152,10 +154,23 @@ HOSTILE: dict[str, dict[str, bytes]] = {
 def test_a_hostile_or_damaged_archive_is_refused_and_leaves_nothing(store: Store, case: str) -> None:
     with pytest.raises(InvalidArgument):
         store.images.load(docker_archive(HOSTILE[case]))
-    assert not store.images.list()
-    assert store.content().get("snapshots/overlay/incoming", []) == []
+    assert store.is_empty(), store.content()
+
+
+def test_a_failed_load_takes_nothing_that_somebody_counts_on(store: Store) -> None:
+    shared = store.blobs.path(digest_of(BASE))
+    with ImageStore(str(store.root)).incoming():  # a pull that has just seen the blob
+        with pytest.raises(InvalidArgument):
+            store.images.load(docker_archive({**parts(), "manifest.json": b"[{}]"}))
+        assert os.path.exists(shared)
     store.images.collect()
     assert store.is_empty(), store.content()
+
+
+def test_what_an_archive_has_beside_its_images_is_not_kept(store: Store) -> None:
+    store.images.load(docker_archive({**parts(), "repositories": b"{}", "VERSION": b"1.0"}))
+    image = store.images.find("app:1")
+    assert set(store.blobs.list()) == {image.id, image.digest, digest_of(BASE)}
 
 
 def test_a_link_out_of_the_archive_is_no_layer(store: Store, tmp_path: Path) -> None:

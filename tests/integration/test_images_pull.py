@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloison.errors import InvalidArgument, NotFound
+from cloison.errors import InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.progress import NoProgress
 from harness import Roots
 from image_store import Store
@@ -30,6 +31,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     layout = Layout(root / "oci")
     layout.add_image([(BASE, "gzip"), (TOP, "zstd")], tag="two")
     layout.add_image([(BASE, "gzip"), (OTHER, "plain")], tag="shared")
+    members = [layout.add_image([(OTHER, "plain")], architecture=name) for name in ("amd64", "arm64")]
+    layout.add_index(members, tag="multi")
     # a manifest whose second layer is not the one that its configuration names
     liar = layout.add_image([(BASE, "gzip"), (TOP, "gzip")], tag="liar")
     manifest_path = layout.path / "blobs/sha256" / str(liar["digest"]).removeprefix("sha256:")
@@ -42,6 +45,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with running_registry(root / "registry") as running:
         for tag in ("two", "shared", "liar"):
             running.push(layout.path, f"app:{tag}", tag=tag)
+        running.push(layout.path, "app:multi", "--all", tag="multi")
         yield running
 
 
@@ -120,6 +124,92 @@ def test_a_layer_that_is_not_what_the_configuration_says_is_never_visible(store:
     assert list(store.snapshots.list_layers()) == []
     store.images.collect()
     assert store.is_empty(), store.content()
+
+
+def damage(path: Path) -> None:
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_blob_that_the_disk_has_damaged_is_told_and_mended_by_the_next_pull(store: Store, registry: Registry) -> None:
+    name = f"{registry.address}/app:two"
+    image = store.images.pull(name)
+    manifest = json.loads(store.blobs.read(image.digest))
+    for descriptor in (*manifest["layers"], manifest["config"]):
+        for layer in list(store.snapshots.list_layers()):
+            store.snapshots.remove_layer(layer)
+        damage(Path(store.blobs.path(descriptor["digest"])))
+        with pytest.raises(Unavailable, match=f"blob {descriptor['digest']} was damaged on disk"):
+            store.images.pull(name)
+        assert store.images.pull(name) == image
+        assert (store.tree(name) / "etc/top").read_text() == "top"
+    damage(Path(store.blobs.path(image.digest)))
+    assert store.images.pull(name) == image
+    store.blobs.check(image.digest)
+
+
+def test_the_digest_that_users_see_is_the_one_the_tag_names_in_the_registry(store: Store, registry: Registry) -> None:
+    name = f"{registry.address}/app"
+    image = store.images.pull(f"{name}:multi")
+    (shown,) = image.repo_digests
+    assert shown != f"{name}@{image.digest}"
+    for digest in (shown, f"{name}@{image.digest}"):
+        assert store.images.find(digest) == image
+    assert store.images.pull(shown).id == image.id
+    assert list(store.images.remove([f"{name}:multi", shown]))[:2] == [f"Untagged: {name}:multi", f"Untagged: {shown}"]
+    assert store.is_empty(), store.content()
+
+
+def test_a_pull_for_another_platform_is_not_what_is_there(store: Store, registry: Registry) -> None:
+    image = store.images.pull(f"{registry.address}/app:multi", platform="linux/arm64")
+    find = store.images.ensure
+    assert find(f"{registry.address}/app:multi", policy="never", platform="linux/arm64/v8") == image
+    with pytest.raises(NotFound):
+        find(f"{registry.address}/app:multi", policy="never", platform="linux/amd64")
+
+
+class Broken(NoProgress):
+    """Fails at the second layer, once the first is complete."""
+
+    def __init__(self, first: str, failure: BaseException) -> None:
+        self._first = first.removeprefix("sha256:")[:12]
+        self._failure = failure
+        self._complete = threading.Event()
+
+    def start(self, item: str, total_bytes: int, action: str) -> None:
+        if item != self._first:
+            self._complete.wait(10)
+            raise self._failure
+
+    def finish(self, item: str, message: str) -> None:
+        if item == self._first:
+            self._complete.set()
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_kept"),
+    [
+        (Unavailable("the registry has gone"), True),
+        (KeyboardInterrupt(), True),
+        (NoSpace("cannot write"), False),
+        (InvalidArgument("not what was promised"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_a_pull_that_was_cut_short_keeps_what_is_complete_and_any_other_failure_nothing(
+    store: Store, registry: Registry, failure: BaseException, is_kept: bool
+) -> None:
+    name = f"{registry.address}/app:two"
+    image = store.images.pull(name)
+    first = json.loads(store.blobs.read(image.digest))["layers"][0]["digest"]
+    store.images.remove([name])
+    with pytest.raises(type(failure)):
+        store.images.pull(name, progress=Broken(first, failure))
+    assert store.blobs.has(first) == is_kept
+    assert store.is_empty() != is_kept
+    assert store.images.pull(name) == image
 
 
 def test_ensure_pulls_what_is_missing_and_only_that(store: Store, registry: Registry) -> None:

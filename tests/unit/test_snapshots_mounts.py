@@ -28,7 +28,8 @@ def test_the_mount_names_layers_topmost_first_then_the_writable_directories(over
     home = f"{tmp_path}/snapshots/overlay/containers/c1"
     assert (mount.type, mount.source, mount.target) == ("overlay", "overlay", "/")
     assert mount.options == (
-        f"lowerdir+={overlay.layer_path(TOP)}", f"lowerdir+={overlay.layer_path(BASE)}", f"upperdir={home}/upper",
+        f"lowerdir+={overlay.layer_path(TOP)}", f"lowerdir+={overlay.layer_path(BASE)}",
+        f"lowerdir+={overlay.mountpoints}", f"upperdir={home}/upper",
         f"workdir={home}/work", "volatile", "index=off", "metacopy=off", "redirect_dir=nofollow",
     )  # fmt: skip
     assert overlay.mount_of("c1", [BASE, TOP], volatile=True) == mount
@@ -146,7 +147,8 @@ def test_nothing_below_a_layer_with_an_opaque_root_is_mounted_or_looked_up(overl
     os.makedirs(overlay.layer_path(lowest))
     chain = [lowest, BASE, TOP]
     make_opaque(overlay.layer_path(BASE))
-    shown = (f"lowerdir+={overlay.layer_path(TOP)}", f"lowerdir+={overlay.layer_path(BASE)}")
+    layers = (overlay.layer_path(TOP), overlay.layer_path(BASE), overlay.mountpoints)
+    shown = tuple(f"lowerdir+={path}" for path in layers)
     made = overlay.prepare("c1", chain, volatile=False)
     for mount in (made, overlay.mount_of("c1", chain, volatile=False), overlay.plan_mount("c1", chain, volatile=False)):
         assert tuple(option for option in mount.options if option.startswith("lowerdir")) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cloison.cli import output
@@ -68,15 +69,18 @@ def load(call: Call) -> int:
 
 
 def import_rootfs(call: Call) -> int:
-    """A tar archive of a root file system as an image of one layer; prints its id."""
+    """A root file system, a tar archive or a directory, as an image of one layer; prints its id."""
     source = call.words[0]
     if source.startswith(("http://", "https://")):
         raise InvalidArgument("importing from a URL is not supported", hint=f"curl -fL {source} | cloison import -")
     reference = call.words[1] if len(call.words) > 1 else ""
-    with _open(source) as stream:
-        image = call.engine.images.import_rootfs(
-            stream, reference, changes=tuple(call.texts("change")), message=call.text("message")
-        )
+    changes, message = tuple(call.texts("change")), call.text("message")
+    bring = call.engine.images.import_rootfs
+    if os.path.isdir(source):
+        image = bring(source, reference, changes=changes, message=message)
+    else:
+        with _open(source) as stream:
+            image = bring(stream, reference, changes=changes, message=message)
     output.say(image.id)
     return 0
 
@@ -121,8 +125,8 @@ LOAD = Verb(
     ),
 )  # fmt: skip
 IMPORT = Verb(
-    "import", import_rootfs, summary="Import the contents from a tarball to create a filesystem image",
-    usage="[OPTIONS] FILE|- [REPOSITORY[:TAG]]", least=1, most=2, later="platform",
+    "import", import_rootfs, summary="Import the contents from a tarball or a directory to create a filesystem image",
+    usage="[OPTIONS] FILE|DIRECTORY|- [REPOSITORY[:TAG]]", least=1, most=2, later="platform",
     flags=(
         Flag("-c, --change", "list", help="Apply Dockerfile instruction to the created image"),
         Flag("-m, --message", "string", help="Set commit message for imported image"),

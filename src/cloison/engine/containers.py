@@ -74,6 +74,12 @@ class Containers:
         if record.state.status == "running":
             raise Conflict(f"container {record.name} is already running")
         with self._store.enter(record.id):
+            try:
+                self._store.load(record.id)  # it may have been removed while we waited for the lock
+            except NotFound:
+                self._store.forget_run(record.id)
+                raise
+            ending.settle(record, settings=self._settings)
             return launching.start_container(record, settings=self._settings, stdio=stdio)
 
     def dry_run(self, spec: ContainerSpec) -> str:
@@ -189,6 +195,7 @@ class Containers:
                 )  # fmt: skip
             self._end_by_force(record)
         with self._store.enter(record.id):
+            ending.settle(record, settings=self._settings)
             creating.discard(record, settings=self._settings, with_volumes=volumes or record.spec.auto_remove)
 
     def rename(self, name: str, new: str) -> None:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # made from this machine's own programs at first use, so that a first `run` needs no network
 HOST_BASE = "host/base"
-_EPOCH = "1970-01-01T00:00:00Z"  # no clock: the same programs give the same image
 _HOST_BASE_CANONICAL = "docker.io/host/base:latest"
 
 
@@ -163,7 +162,7 @@ class Images:
                 layer = store_directory(source, blobs=blobs)
             else:
                 layer = store_stream(source, blobs=blobs)
-            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            created = _render_time(time.time())
             return self._publish_layer(layer, config, named, created=created, comment=message)
 
     def from_host(self, name: str, commands: Sequence[str]) -> Image:
@@ -176,9 +175,11 @@ class Images:
 
         named = _local_name(name)
         with self._bringing():
-            layer = store_host_layer(commands, blobs=self._blobs)
+            layer, newest_ns = store_host_layer(commands, blobs=self._blobs)
             config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
-            return self._publish_layer(layer, config, named, created=_EPOCH, comment="from this machine")
+            # no clock: the same programs give the same image, as old as the newest of them
+            created = _render_time(newest_ns // 1_000_000_000)
+            return self._publish_layer(layer, config, named, created=created, comment="from this machine")
 
     def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
         """`host/base`, made when it is missing; several first users wait for one maker."""
@@ -228,7 +229,6 @@ class Images:
         lines = [f"Untagged: {name}" for name in removal.untagged]
         image = removal.deleted
         if image is not None:
-            lines += [f"Untagged: {parse_reference(digest).familiar}" for digest in image.repo_digests[:1]]
             snapshots = Overlay(self._settings.data_root)
             gone = [layer for layer in reversed(image.layers) if not snapshots.has(layer)]
             lines += [f"Deleted: {digest}" for digest in (image.id, *gone)]
@@ -357,6 +357,11 @@ def _local_name(text: str) -> str:
     if parse_reference(text).digest:
         raise InvalidArgument(f"cannot name an image {text}", why="a digest follows from the content")
     return text
+
+
+def _render_time(moment_s: float) -> str:
+    """RFC 3339, as configurations have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
 
 
 def _architecture() -> str:

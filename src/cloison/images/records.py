@@ -104,11 +104,17 @@ class ImageStore:
         image_id = self._read_name(reference)
         if image_id:
             return self._read_record(image_id)
-        return self._by_digest(reference.canonical) if reference.digest else None
+        return self._by_digest(reference) if reference.digest else None
 
-    def _by_digest(self, canonical: str) -> Image | None:
-        """``name@digest`` of an image that was pulled by its tag."""
-        return next((item.image for item in self.list() if canonical in item.image.repo_digests), None)
+    def _by_digest(self, reference: Reference) -> Image | None:
+        """An image that was pulled by its tag: by the digest of the index that the tag named, or its manifest's."""
+        for item in self.list():
+            image = item.image
+            if reference.canonical in image.repo_digests:
+                return image
+            if reference.digest == image.digest and reference.canonical_name in map(_repository, image.repo_digests):
+                return image
+        return None
 
     def _by_id(self, text: str) -> Image | None:
         prefix = text.removeprefix("sha256:")
@@ -174,7 +180,8 @@ class ImageStore:
         names = self.references_of(image.id)
         wanted = _same_names(reference, names) if reference else ()
         if reference and len(wanted) < len(names):
-            return Removal(untagged=self._remove_names(wanted))
+            left = {name.canonical_name for name in names if name not in wanted}
+            return Removal(untagged=self._remove_names(wanted) + self._forget_digests(image, repositories=left))
         if not reference and len({name.canonical_name for name in names}) > 1 and not force:
             raise Conflict(
                 f"unable to delete {_short(image.id)} (must be forced)",
@@ -183,9 +190,17 @@ class ImageStore:
         for use in sorted(uses, key=lambda use: not use.running):
             if use.image_id == image.id and (use.running or not force):
                 raise _in_use(use, text if reference else "")
-        untagged = self._remove_names(names)
+        untagged = dict.fromkeys((*self._remove_names(names), *map(_familiar, image.repo_digests)))
         _unlink(self._record_path(image.id))
-        return Removal(untagged=untagged, deleted=image)
+        return Removal(untagged=tuple(untagged), deleted=image)
+
+    def _forget_digests(self, image: Image, *, repositories: set[str]) -> tuple[str, ...]:
+        """A registry's digests go with the last name in its repository; ``repositories`` are those with names left."""
+        kept = tuple(digest for digest in image.repo_digests if _repository(digest) in repositories)
+        if kept == image.repo_digests:
+            return ()
+        self._write_record(image.replace(repo_digests=kept))
+        return tuple(_familiar(digest) for digest in image.repo_digests if digest not in kept)
 
     def _remove_names(self, names: Sequence[Reference]) -> tuple[str, ...]:
         for name in names:
@@ -260,6 +275,14 @@ def _same_names(reference: Reference, names: Sequence[Reference]) -> Sequence[Re
         return [name for name in names if name == reference]
     same = [name for name in names if name.canonical_name == reference.canonical_name]
     return [name for name in same if name.digest == reference.digest] or same
+
+
+def _repository(repo_digest: str) -> str:
+    return repo_digest.partition("@")[0]
+
+
+def _familiar(repo_digest: str) -> str:
+    return parse_reference(repo_digest).familiar
 
 
 def _in_use(use: ImageUse, name: str) -> Conflict:
