@@ -88,11 +88,16 @@ def _is_wanted(reference: str, wanted: str) -> bool:
 
 
 def _matches_pattern(reference: str, wanted: str) -> bool:
-    """Shell patterns against the repository, and against repository:tag."""
+    """Shell patterns against the repository, and repository:tag; no wildcard crosses a slash (as in Go)."""
     from fnmatch import fnmatchcase
 
+    patterns = wanted.split("/")
     repository, tag = split_reference(reference)
-    return fnmatchcase(repository, wanted) or fnmatchcase(f"{repository}:{tag}", wanted)
+    for text in (repository, f"{repository}:{tag}"):
+        parts = text.split("/")
+        if len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns)):
+            return True
+    return False
 
 
 def created_ns(image: Image) -> int:

@@ -8,7 +8,7 @@ import sys
 from cloison.cli import output
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.terminal import is_terminal
-from cloison.errors import CloisonError, InvalidArgument
+from cloison.errors import CloisonError, InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +35,18 @@ def pull(call: Call) -> int:
 
 
 def remove(call: Call) -> int:
-    """One after the other, for removing one name may decide what another still means."""
+    """One after the other, for removing one name may decide what another still means.
+
+    With ``--force`` one that is not there is said, but no failure.
+    """
     failed = 0
     for name in call.words:
         try:
             lines = call.engine.images.remove([name], force=call.switch("force"))
         except CloisonError as error:
             output.report(error)
-            failed = 1
+            if not (call.switch("force") and isinstance(error, NotFound)):
+                failed = 1
         else:
             for line in lines:
                 output.say(line)
@@ -62,9 +66,8 @@ def load(call: Call) -> int:
         )
     with _open(path or "-") as stream:
         names = call.engine.images.load(stream)
-    if not call.switch("quiet"):
-        for name in names:
-            output.say(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
+    for name in names:
+        output.say(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
     return 0
 
 
@@ -121,7 +124,7 @@ LOAD = Verb(
     "load", load, summary="Load an image from a tar archive or STDIN", usage="[OPTIONS]", most=0, later="platform",
     flags=(
         Flag("-i, --input", "string", help="Read from tar archive file, instead of STDIN"),
-        Flag("-q, --quiet", help="Suppress the load output"),
+        Flag("-q, --quiet", help="Suppress the load output (there is no progress to suppress)"),
     ),
 )  # fmt: skip
 IMPORT = Verb(

@@ -26,7 +26,7 @@ def image_document(image: Image, listings: Sequence[ImageListing]) -> dict[str, 
         **({"Variant": image.variant} if image.variant else {}),
         "Os": image.os,
         "Size": image.size_bytes,
-        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids or image.layers)},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
 

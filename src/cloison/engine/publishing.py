@@ -51,8 +51,9 @@ def publish(
     sizes = _layer_sizes(unpacker.chains, fresh, store=store, snapshots=unpacker.snapshots)
     image = Image(
         id=stored.config_digest, digest=stored.manifest_digest, config=document.config, layers=unpacker.chains,
-        architecture=document.architecture, os=document.os, variant=document.variant, created=document.created,
-        author=document.author, size_bytes=sum(sizes), layer_sizes=sizes, repo_digests=repo_digests,
+        diff_ids=tuple(document.diff_ids), architecture=document.architecture, os=document.os,
+        variant=document.variant, created=document.created, author=document.author, size_bytes=sum(sizes),
+        layer_sizes=sizes, repo_digests=repo_digests,
     )  # fmt: skip
     _record(image, stored.references, store=store)
     return image

@@ -56,7 +56,7 @@ class ImageStore:
         """Shared: references, records and layers stay while it is held. Exclusive: they are about to change."""
         if not shared or not os.path.isdir(self._root):
             self._make_directories()
-        return Lock(f"{self._root}/lock", shared=shared)
+        return _lock(f"{self._root}/lock", shared=shared, wait=True)
 
     def _make_directories(self) -> None:
         for path in (self._names, self._records):
@@ -75,7 +75,7 @@ class ImageStore:
 
     def _incoming_lock(self, *, shared: bool, wait: bool) -> Lock:
         self._make_directories()
-        return Lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
+        return _lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
 
     # -- finding
 
@@ -158,8 +158,14 @@ class ImageStore:
             if known is not None:
                 image = image.replace(repo_digests=tuple(sorted({*known.repo_digests, *image.repo_digests})))
             self._write_record(image)
-            if reference is not None:
+            if reference is None:
+                return
+            try:
                 self._write_name(reference, image.id)
+            except BaseException:
+                if known is None:  # nobody knows it yet, and without its name nobody should
+                    _unlink(self._record_path(image.id))
+                raise
 
     def tag(self, source: str, target: str) -> Reference:
         """One more name for an image. Raises: NotFound, InvalidArgument for a target with a digest."""
@@ -243,6 +249,15 @@ class ImageStore:
     def _write_name(self, reference: Reference, image_id: str) -> None:
         value = {"version": _VERSION, "reference": reference.canonical, "image": image_id}
         write_file(self._name_path(reference), json.dumps(value), durable=True)
+
+
+def _lock(path: str, *, shared: bool, wait: bool) -> Lock:
+    try:
+        return Lock(path, shared=shared, wait=wait)
+    except BlockingIOError:
+        raise
+    except OSError as err:
+        raise disk_error(path, err) from err
 
 
 def _read_json(path: str) -> dict[str, object] | None:

@@ -139,6 +139,8 @@ class Blobs:
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sync_filesystem(fd)
+        except OSError as err:
+            raise disk_error(self.root, err) from err
         finally:
             os.close(fd)
 
