@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from cloison.errors import Conflict, InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.records import ImageStore, ImageUse
 from cloison.model.image import Image, ImageConfig
 from cloison.model.reference import parse_reference
@@ -98,6 +98,28 @@ def test_a_registrys_digest_goes_with_the_last_name_in_its_repository(store: Ima
     assert store.find("mine:1").repo_digests == ()
     removal = store.remove("mine:1")
     assert (removal.untagged, removal.deleted and removal.deleted.id) == (("mine:1",), pulled.id)
+
+
+def test_images_of_one_moment_are_listed_by_name_and_those_without_last(store: ImageStore) -> None:
+    moment = "2026-01-01T00:00:00Z"
+    put(store, 1, "b", created=moment)
+    put(store, 2, created=moment)
+    put(store, 3, "a", created=moment)
+    assert names(store) == ["a:latest", "b:latest", ""]
+
+
+def test_a_record_without_its_name_is_taken_back(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise NoSpace("cannot write the name")
+
+    kept = put(store, 1, "kept")
+    monkeypatch.setattr(store, "_write_name", full)
+    with pytest.raises(NoSpace):
+        put(store, 2, "new")
+    with pytest.raises(NoSpace):
+        put(store, 1, "other")
+    assert names(store) == ["kept:latest"]
+    assert store.find("kept") == kept
 
 
 def test_a_digest_that_is_a_name_too_is_untagged_once(store: ImageStore) -> None:

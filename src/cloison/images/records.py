@@ -140,7 +140,7 @@ class ImageStore:
             image = self._read_record(f"sha256:{name}") if len(name) == 64 and f"sha256:{name}" not in named else None
             if image is not None:
                 listings.append(ImageListing(reference="", image=image))
-        listings.sort(key=lambda listing: listing.reference)
+        listings.sort(key=lambda listing: (not listing.reference, listing.reference))
         listings.sort(key=lambda listing: listing.image.created, reverse=True)
         return listings
 
