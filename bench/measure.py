@@ -53,7 +53,7 @@ BURST = 6
 def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_ups: int = 3) -> list[Sample]:
     """``runs`` of each, in turns.
 
-    With a period: A B C A B C …, one start every ``period_s`` seconds. Without one, in bursts of `BURST`, A A A B B B …,
+    With a period: A B C A B C …, one start every ``period_s`` seconds. Without, in bursts of `BURST`, A A A B B B …,
     of which the first is thrown away: back to back means that the run before was one's own, not a neighbour's that left
     the machine's caches and grace periods in another state.
     """

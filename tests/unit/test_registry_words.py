@@ -272,4 +272,4 @@ def test_programs_run_on_their_own_platform_and_on_newer_variants(has: str, want
 
 
 def test_an_image_that_does_not_say_its_platform_is_believed_to_run() -> None:
-    assert runs_on(Platform(os="linux"), parse_platform("linux/arm64"))
+    assert runs_on(Platform(os="linux", architecture=""), parse_platform("linux/arm64"))

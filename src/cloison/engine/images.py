@@ -258,7 +258,7 @@ class Images:
     def _bringing(self, *, resumable: bool = False) -> _Bringing:
         return _Bringing(self, self._store, resumable=resumable)
 
-    def sweep(self) -> None:
+    def _sweep(self) -> None:
         """Remove what crashes left half-written."""
         from cloison.snapshots.overlay import Overlay
 
@@ -320,7 +320,7 @@ class _Bringing:
     """
 
     def __init__(self, images: Images, store: ImageStore, *, resumable: bool) -> None:
-        images.sweep()
+        images._sweep()
         self._images = images
         self._lock = store.incoming()
         self._resumable = resumable
