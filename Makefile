@@ -27,12 +27,14 @@ BENCH_PACKAGES := $(RUN_PACKAGES) busybox-static:/bin/busybox runc:runc crun:cru
 .NOTPARALLEL:
 
 run: set-up-run
+	@$(BIN)/python -m compileall -q src
 	@$(SUDO) env PATH="$(abspath $(BIN)):$$PATH" scripts/tour.sh
 
 test: set-up-test lint
 	$(AS_ROOT) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: set-up-bench
+	$(BIN)/python -m compileall -q src
 	$(AS_ROOT) $(BIN)/python bench/compare.py $(BENCH_ARGS)
 
 lint: $(VENV)/.dev $(LAUNCHER)

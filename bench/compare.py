@@ -14,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import measure
 from measure import Once, Sample
-from peers import TRUE, Cloison, Docker, Peer, Podman, Sdk, bundle, missing, rootfs_tar, runtime_once
+from peers import OUR_RUN_ROOT, TRUE, Cloison, Docker, Peer, Podman, Sdk, bundle, missing, rootfs_tar, runtime_once
+
+from cloison.model.settings import settings_for
 
 INSIDE = "CLOISON_BENCH_INSIDE"
 PEERS_WRITE_TO = ("/run", "/etc/docker", "/var/lib/cni")
@@ -31,6 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--parallel", type=int, default=20, help="rounds of 50 parallel runs (default 20; 0 leaves it out)"
     )
+    parser.add_argument("--disk", action="store_true", help="images and layers on /var/tmp instead of on a tmpfs")
     parser.add_argument("--only", default="", help="comma-separated peers: cloison, docker, podman, runc, crun")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -40,21 +44,28 @@ def main() -> int:
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    for place in filter(os.path.isdir, PEERS_WRITE_TO):
+    for place in PEERS_WRITE_TO:
+        os.makedirs(place, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "none", place], check=True)
     groups = cgroup_directories()
     directory = Path(tempfile.mkdtemp(prefix="cloison-bench.", dir="/var/tmp"))
+    if not options.disk:
+        # everybody's images and layers: engines are compared here, not what this machine's disk does with directories
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "none", str(directory)], check=True)
     try:
         return compare(directory, options)
     finally:
         subprocess.run(["umount", "-R", str(directory)], capture_output=True)
         shutil.rmtree(directory, ignore_errors=True)
         for left in sorted(cgroup_directories() - groups, reverse=True):
-            Path(left).rmdir()
+            with suppress(FileNotFoundError):
+                os.rmdir(left)
 
 
 def cgroup_directories() -> set[str]:
-    return {top for top, _, _ in os.walk("/sys/fs/cgroup")}
+    """Those of the engines compared here; anybody else's are none of our business."""
+    own = {"docker", "libpod_parent", "bench-true", settings_for({"CLOISON_RUN_ROOT": OUR_RUN_ROOT}).cgroup_parent}
+    return {top for top, _, _ in os.walk("/sys/fs/cgroup") if own.intersection(top.split("/")[4:6])}
 
 
 def fail(message: str) -> int:

@@ -47,18 +47,30 @@ def command(*argv: str, environ: dict[str, str] | None = None) -> Once:
     return once
 
 
+BURST = 6
+
+
 def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_ups: int = 3) -> list[Sample]:
-    """``runs`` of each, A B C A B C …; with a period, one start every ``period_s`` seconds."""
+    """``runs`` of each, in turns.
+
+    With a period: A B C A B C …, one start every ``period_s`` seconds. Without, in bursts of `BURST`, A A A B B B …,
+    of which the first is thrown away: back to back means that the run before was one's own, not a neighbour's that left
+    the machine's caches and grace periods in another state.
+    """
     seconds: dict[str, list[float]] = {peer: [] for peer in contenders}
     for _ in range(warm_ups):
         for once in contenders.values():
             once()
+    if not period_s:
+        while any(len(values) < runs for values in seconds.values()):
+            for peer, once in contenders.items():
+                seconds[peer] += [once() for _ in range(BURST)][1:]
+        return [Sample(peer, tuple(values[:runs])) for peer, values in seconds.items()]
     due = time.monotonic()
     for _ in range(runs):
         for peer, once in contenders.items():
-            if period_s:
-                time.sleep(max(0.0, due - time.monotonic()))
-                due = time.monotonic() + period_s
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + period_s
             seconds[peer].append(once())
     return [Sample(peer, tuple(values)) for peer, values in seconds.items()]
 
@@ -70,13 +82,14 @@ def pss_kib(pid: int) -> int:
 
 
 def descendants_named(name: str) -> list[int]:
-    """Pids of every process whose command name starts with ``name`` and that shares our network namespace."""
+    """Pids of every process called ``name`` (argv[0], up to a dash) that shares our network namespace."""
     own, found = os.readlink("/proc/self/ns/net"), []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as comm:
-                if comm.read().startswith(name[:15]) and os.readlink(f"/proc/{entry}/ns/net") == own:
-                    found.append(int(entry))
+            with open(f"/proc/{entry}/cmdline", encoding="utf-8", errors="replace") as cmdline:
+                called = os.path.basename(cmdline.read().partition("\0")[0])
+            if called.startswith(name) and os.readlink(f"/proc/{entry}/ns/net") == own:
+                found.append(int(entry))
         except OSError:
             continue
     return found

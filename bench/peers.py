@@ -18,6 +18,7 @@ from measure import Once, command
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUSYBOX = "/bin/busybox"
+OUR_RUN_ROOT = "/run/cloison-bench"  # a /run of the benchmark's own
 TRUE = ("/bin/busybox", "true")
 
 
@@ -69,7 +70,7 @@ class Cloison(Peer):
         super().__init__("cloison", [str(Path(sys.executable).parent / "cloison")])
 
     def start(self, directory: Path, archive: Path) -> None:
-        self.environ |= {"CLOISON_DATA_ROOT": str(directory / "cloison"), "CLOISON_RUN_ROOT": "/run/cloison-bench"}
+        self.environ |= {"CLOISON_DATA_ROOT": str(directory / "cloison"), "CLOISON_RUN_ROOT": OUR_RUN_ROOT}
         super().start(directory, archive)
 
 

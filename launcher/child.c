@@ -226,8 +226,13 @@ int start_child(struct launch *l)
 		close(wire);
 		child_main(l);
 	}
-	if (l->pid < 0)
-		return l->pid = 0, fail(l, "clone3", "");
+	if (l->pid < 0) {
+		l->pid = 0;
+		l->fault.op = l->namespaces_op;
+		if (errno == EBADF || errno == EBUSY || errno == EOPNOTSUPP || errno == ENODEV)
+			l->fault.op = l->cgroup_op; /* clone(2): these come of CLONE_INTO_CGROUP alone */
+		return fail(l, "clone3", "");
+	}
 	if (return_home(l) < 0 || leave_to_child(l) < 0)
 		return -1;
 	n = snprintf(text, sizeof text, "%d", (int)l->pid);

@@ -54,14 +54,22 @@ static void close_client(struct client *client)
 	*client = (struct client){ .fd = -1 };
 }
 
+/* What was still to be sent to it need not be. */
+static void forgive(struct monitor *m, unsigned index)
+{
+	for (int i = 0; i < 2; i++) {
+		m->out[i].owed &= ~(1u << index);
+		settle_output(&m->out[i]);
+	}
+}
+
 void client_gone(struct launch *l, unsigned index)
 {
 	struct monitor *m = &l->monitor;
 	bool ends_input = m->clients[index].bits & 8;
 
 	close_client(&m->clients[index]);
-	for (int i = 0; i < 2; i++)
-		m->out[i].owed &= ~(1u << index);
+	forgive(m, index);
 	if (ends_input) {
 		m->in.closing = true;
 		push_input(m);
@@ -96,6 +104,7 @@ static void obey(struct launch *l, struct client *client, const char *message, s
 		client->attached = false;
 		client->bits = 0;
 		l->released |= client == &m->clients[0];
+		forgive(m, (unsigned)(client - m->clients));
 		break;
 	case 'E': m->in.closing = true; push_input(m); break;
 	case 'W':
@@ -106,6 +115,7 @@ static void obey(struct launch *l, struct client *client, const char *message, s
 		set_window(m);
 		break;
 	case 'I':
+		client->bits |= FEEDS;
 		memcpy(m->in.data, message + 1, length - 1);
 		m->in.length = (uint32_t)(length - 1);
 		m->in.offset = 0;
@@ -114,20 +124,25 @@ static void obey(struct launch *l, struct client *client, const char *message, s
 	}
 }
 
-/* One message. The loop does not call this while bytes for stdin are pending from a client that feeds it, so `I` always
- * finds room; a message that is too long, or from one that is not attached to stdin while bytes wait, ends the client. */
+/* One message. Bytes for stdin stay in the socket while others wait for the command to read: then the loop leaves out
+ * the clients that feed stdin. A message that is too long ends its client. */
 void client_readable(struct launch *l, unsigned index)
 {
 	static char message[INPUT_BYTES + 1];
 	struct client *client = &l->monitor.clients[index];
+	char kind = 0;
 	ssize_t n;
 
-	if (client->fd < 0)
+	if (client->fd < 0 || (l->monitor.in.length && client->bits & FEEDS))
 		return;
+	if (l->monitor.in.length && recv(client->fd, &kind, 1, MSG_DONTWAIT | MSG_PEEK) == 1 && kind == 'I') {
+		client->bits |= FEEDS;
+		return;
+	}
 	n = recv(client->fd, message, sizeof message, MSG_DONTWAIT | MSG_TRUNC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0 || (size_t)n > sizeof message || (*message == 'I' && l->monitor.in.length))
+	if (n <= 0 || (size_t)n > sizeof message)
 		client_gone(l, index);
 	else
 		obey(l, client, message, (size_t)n);

@@ -24,6 +24,7 @@ enum {
 	STATS = 16,
 	OWN_MOUNTS = 64,
 	PRESERVED = 256,
+	FEEDS = 1, /* in a client's bits: it gives, or gave, bytes for stdin */
 	OUTPUT_BYTES = 32 << 10,
 	INPUT_BYTES = 64 << 10,
 };
@@ -121,6 +122,7 @@ struct launch {
 	size_t title_size;
 
 	/* noted while the plan is read */
+	uint32_t namespaces_op, cgroup_op; /* to blame when the clone fails */
 	bool awaits_parent, has_keyring, groups_denied, dies_with_client, unmonitored;
 	bool released; /* the caller has noted the pid: the child may outlive us */
 
@@ -142,6 +144,7 @@ struct launch {
 	uint64_t own_mounts[OWN_MOUNTS];
 	uint32_t own_mount_count;
 	int death_signal;
+	bool filtered; /* the command's filter is on: no call that it may not know */
 	char **environment;
 	const struct op *preserved[PRESERVED];
 	uint32_t preserved_count;
@@ -166,6 +169,7 @@ int fail(struct launch *l, const char *call, const char *path);
 int refuse(struct launch *l, int error, const char *call, const char *path);
 void copy_text(char *to, size_t size, const char *from);
 void mark_close_on_exec(unsigned first);
+void set_signals(uint64_t handler);
 
 /* paths.c: names inside the root, resolved by the kernel, never by us */
 int root_of(struct launch *l);
@@ -225,6 +229,7 @@ bool tell_exit(struct launch *l, const char *text, size_t length);
 void prepare_streams(struct launch *l);
 void read_output(struct launch *l, struct output *out);
 void push_output(struct launch *l, struct output *out);
+void settle_output(struct output *out);
 void push_input(struct monitor *m);
 void read_relay(struct monitor *m);
 void take_terminal(struct launch *l, int master, int slave);

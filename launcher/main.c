@@ -65,25 +65,26 @@ static void close_all_but(int first, int last)
 	mark_close_on_exec(3);
 }
 
-static void reset_signals(void)
+/* One disposition for all signals. Raw, because libc refuses its own two real-time signals, and a caller may have ignored
+ * them; the handler is the first field of the kernel's structure. KILL and STOP refuse, which is as well. */
+void set_signals(uint64_t handler)
 {
-	/* Raw, because libc refuses its own two real-time signals, and a caller may have ignored them. All zero is SIG_DFL
-	 * whatever the order of the fields; KILL and STOP refuse, which is as well. */
-	static const uint64_t nothing[8];
+	const uint64_t action[8] = { handler };
 
 	for (int signal = 1; signal <= 64; signal++)
-		syscall(SYS_rt_sigaction, signal, nothing, NULL, 8);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, nothing, NULL, 8);
+		syscall(SYS_rt_sigaction, signal, action, NULL, 8);
 }
 
 /* Attributes that fork and exec hand down (security: a command must not learn or keep what its caller had). What the
  * kernel refuses for want of rights is skipped: raising niceness, real-time policies and securebits may need some. */
 static void reset_attributes(void)
 {
+	const uint64_t none = 0;
 	struct sched_param normal = { 0 };
 	static uint64_t every_cpu[16];
 
-	reset_signals();
+	set_signals(0 /* SIG_DFL */);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
 	umask(022);
 	setsid();
 	setpriority(PRIO_PROCESS, 0, 0);
@@ -103,6 +104,7 @@ static void reset_attributes(void)
 static int reset(struct launch *l)
 {
 	reset_attributes();
+	prctl(PR_SET_NAME, "cloison", 0, 0, 0); /* executed from a descriptor, it would be called by that one's number */
 	if (chdir("/") < 0)
 		return fail(l, "chdir", "/");
 	if (personality(PER_LINUX) < 0)
@@ -140,7 +142,7 @@ static void initialise(struct launch *l)
 		m->out[i].from = m->out[i].relay = -1;
 		m->out[i].stream = (uint8_t)(i + 1);
 	}
-	l->fault.op = NO_OPERATION;
+	l->fault.op = l->namespaces_op = l->cgroup_op = NO_OPERATION;
 	l->first = 3;
 	l->last = 2;
 }
@@ -178,6 +180,12 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	l->last = l->first + count - 1;
+	for (int fd = l->first; fd <= l->last; fd++) {
+		if (fcntl(fd, F_GETFD) < 0) { /* what we open later would land there */
+			fprintf(stderr, "cloison-launcher: descriptor %d is not open\n", fd);
+			return 2;
+		}
+	}
 	l->title = argv[0];
 	l->title_size = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) - argv[0]);
 	if (read_plan(l, l->first) < 0) {

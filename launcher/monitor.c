@@ -271,7 +271,7 @@ static bool has_free_client(const struct monitor *m)
 static void choose(const struct launch *l, struct pollfd p[static SOURCES])
 {
 	const struct monitor *m = &l->monitor;
-	bool pending = m->in.length > 0;
+	bool pending = m->in.length > 0, told = m->state == RUNNING || m->state == ENDED; /* `s` comes before any output */
 
 	want(&p[WIRE], l->wire, true, POLLIN);
 	want(&p[CHILD], l->pidfd, true, POLLIN);
@@ -281,12 +281,12 @@ static void choose(const struct launch *l, struct pollfd p[static SOURCES])
 	for (int i = 0; i < 2; i++) {
 		const struct output *out = &m->out[i];
 
-		want(&p[OUTPUT + i], out->from, out->length == 0, POLLIN);
+		want(&p[OUTPUT + i], out->from, told && out->length == 0, POLLIN);
 		want(&p[RELAY_OUT + i], out->relay, out->relayed < out->length, POLLOUT);
 	}
 	for (int i = 0; i < CLIENTS; i++) {
 		const struct client *client = &m->clients[i];
-		bool owed = (m->out[0].owed | m->out[1].owed) >> i & 1, feeds = pending && (client->bits & 1);
+		bool owed = (m->out[0].owed | m->out[1].owed) >> i & 1, feeds = pending && (client->bits & FEEDS);
 
 		want(&p[FIRST_CLIENT + i], client->fd, owed || !feeds, (short)((owed ? POLLOUT : 0) | (feeds ? 0 : POLLIN)));
 	}
@@ -332,7 +332,9 @@ static void execute_reaper(struct launch *l)
 		return;
 	mark_close_on_exec(3);
 	sigemptyset(&none);
+	set_signals(1 /* SIG_IGN */); /* drops what came while we did not listen, a SIGPIPE of a relay for example */
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	set_signals(0 /* SIG_DFL */);
 	execve(l->monitor.reap[0], l->monitor.reap, environment);
 }
 
@@ -368,6 +370,8 @@ int monitor_main(struct launch *l)
 	static char text[2048];
 	size_t length;
 
+	if (m->clients[0].fd < 0)
+		happen(l, CLIENT_GONE);
 	for (;;) {
 		struct pollfd sources[SOURCES];
 

@@ -255,7 +255,8 @@ int op_exec(struct launch *l, const struct op *op)
 {
 	sigset_t none;
 
-	mark_close_on_exec(3);
+	if (!l->filtered)
+		mark_close_on_exec(3);
 	if (l->preserved_count && place_descriptors(l) < 0)
 		return -1;
 	if (!l->parked && send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)

@@ -47,7 +47,7 @@ static int one_stream(struct launch *l, int i, const char *word)
 int op_stdio(struct launch *l, const struct op *op)
 {
 	if (!strcmp(op->arg[0], "pty")) {
-		l->terminal = true;
+		l->terminal = l->monitor.in.terminal = true;
 		return 0;
 	}
 	for (int i = 0; i < 3; i++)

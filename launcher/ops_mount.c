@@ -1,5 +1,6 @@
 /* The root and what is mounted in it. Every mount comes before `pivot-root`. */
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -317,12 +318,27 @@ int op_readonly_root(struct launch *l, const struct op *op)
 	return set_attributes(l, root_of(l), &readonly);
 }
 
+/* In a chroot pivot_root would replace the chroot's mount alone and leave the namespace's root to whoever climbs there, or
+ * enters by setns. Entering our own namespace moves root and working directory to its very root (setns(2)). */
+static int leave_chroot(struct launch *l)
+{
+	int own = openat(l->host_proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+	if (own < 0)
+		return fail(l, "open", "/proc/self/ns/mnt");
+	if (setns(own, CLONE_NEWNS) < 0)
+		return fail(l, "setns", "mnt");
+	return close(own);
+}
+
 /* pivot_root(2), "pivot_root(".", ".")": the old root is stacked on the new one and taken off, no directory needed. */
 int op_pivot_root(struct launch *l, const struct op *op)
 {
 	(void)op;
 	if (l->root < 0)
 		return refuse(l, EINVAL, "pivot_root", "no root was mounted");
+	if (leave_chroot(l) < 0)
+		return -1;
 	if (fchdir(l->root) < 0)
 		return fail(l, "fchdir", "root");
 	if (syscall(SYS_pivot_root, ".", ".") < 0)

@@ -161,9 +161,10 @@ int op_seccomp(struct launch *l, const struct op *op)
 {
 	struct sock_fprog program = { (unsigned short)(op->length / 8), (struct sock_filter *)op->arg[0] };
 
-	mark_close_on_exec(3); /* the filter may forbid it later */
+	mark_close_on_exec(3);
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)number(op->arg[1]), &program) < 0)
 		return fail(l, "seccomp", "");
+	l->filtered = true;
 	return 0;
 }
 
@@ -172,9 +173,9 @@ int op_seccomp(struct launch *l, const struct op *op)
 int op_cwd(struct launch *l, const struct op *op)
 {
 	char path[PATH_MAX];
-	int fd = sys_openat2(AT_FDCWD, op->arg[0], O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_MAGICLINKS);
+	int fd = l->filtered ? -1 : sys_openat2(AT_FDCWD, op->arg[0], O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_MAGICLINKS);
 
-	if (fd < 0 && errno != ENOSYS) /* a filter that came early may hide the call */
+	if (fd < 0 && !l->filtered)
 		return fail(l, "openat2", op->arg[0]);
 	if (fd >= 0 ? fchdir(fd) < 0 : chdir(op->arg[0]) < 0)
 		return fail(l, "chdir", op->arg[0]);

@@ -150,6 +150,8 @@ static int note_operations(struct launch *l)
 		if (exec && l->ops[i].verb->side == 'C')
 			return bad("nothing of the child may follow exec", i);
 		exec = exec || !strcmp(name, "exec");
+		l->namespaces_op = strcmp(name, "new-namespaces") ? l->namespaces_op : i;
+		l->cgroup_op = strcmp(name, "cgroup-fd") ? l->cgroup_op : i;
 		l->awaits_parent |= !strcmp(name, "await-parent");
 		l->has_keyring |= !strcmp(name, "keyring");
 		l->groups_denied |= !strcmp(name, "setgroups-deny");

@@ -36,6 +36,7 @@ int open_log(struct launch *l)
 static void rotate(struct log *log)
 {
 	char from[PATH_MAX], to[PATH_MAX];
+	struct stat st;
 
 	for (uint64_t i = log->files < 2 ? 0 : log->files - 1; i > 0; i--) {
 		int n = i > 1 ? snprintf(from, sizeof from, "%s.%d", log->path, (int)(i - 1)) : snprintf(from, sizeof from, "%s", log->path);
@@ -46,8 +47,8 @@ static void rotate(struct log *log)
 	if (log->files < 2)
 		unlink(log->path);
 	close(log->fd);
-	log->fd = open(log->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
-	log->size = 0;
+	log->fd = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	log->size = log->fd >= 0 && fstat(log->fd, &st) == 0 ? (uint64_t)st.st_size : 0; /* 0, if the renames went well */
 }
 
 /* One record. What does not fit on a full disk is lost whole: half a record would spoil those that follow. */

@@ -65,12 +65,18 @@ static void push_clients(struct launch *l, struct output *out)
 	}
 }
 
+/* Everybody has it: the pipe may be read again. */
+void settle_output(struct output *out)
+{
+	if (out->owed == 0 && (out->relay < 0 || out->relayed == out->length))
+		out->length = 0;
+}
+
 void push_output(struct launch *l, struct output *out)
 {
 	push_relay(out);
 	push_clients(l, out);
-	if (out->owed == 0 && (out->relay < 0 || out->relayed == out->length))
-		out->length = 0;
+	settle_output(out);
 }
 
 static uint32_t listeners(const struct monitor *m, uint8_t stream)
@@ -127,6 +133,8 @@ void push_input(struct monitor *m)
 {
 	struct input *in = &m->in;
 
+	if (in->terminal && m->terminal < 0 && m->state == SETTING_UP)
+		return; /* typed ahead: the terminal is not made yet */
 	while (in->to >= 0 && in->offset < in->length) {
 		ssize_t n = write(in->to, in->data + in->offset, in->length - in->offset);
 
@@ -168,7 +176,6 @@ void take_terminal(struct launch *l, int master, int slave)
 	m->terminal_slave = slave;
 	m->out[0].from = fcntl(master, F_DUPFD_CLOEXEC, 3);
 	m->in.to = fcntl(master, F_DUPFD_CLOEXEC, 3);
-	m->in.terminal = true;
 	set_window(m);
 	push_input(m);
 }

@@ -9,13 +9,15 @@ if [[ $(id -u) -ne 0 ]]; then
     exit 1
 fi
 
+python=$(dirname "$(command -v cloison || { echo "no cloison on PATH: make run" >&2; exit 1; })")/python
+
 export CLOISON_DATA_ROOT CLOISON_RUN_ROOT
 CLOISON_DATA_ROOT=$(mktemp -d /var/tmp/cloison-tour.XXXXXX)
 CLOISON_RUN_ROOT=$(mktemp -d /run/cloison-tour.XXXXXX)
 forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
 
 # What this pair of roots calls its bridge, its nft table and its cgroup directories
-read -r bridge table cgroup < <("$(dirname "$(command -v cloison)")/python" -c '
+read -r bridge table cgroup < <("$python" -c '
 import os
 from cloison.model.settings import settings_for
 own = settings_for(dict(os.environ))
@@ -61,7 +63,7 @@ show run --rm host/base sh -c 'ls /; echo mine >/only-here; grep " / " /proc/sel
 
 bold "No privilege to speak of: 11 capabilities, none new, a seccomp filter, three descriptors"
 show run --rm host/base grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status
-show run --rm host/base sh -c 'for fd in /proc/$$/fd/*; do echo -n "${fd##*/} "; done; echo; dmesg 2>&1 | head -n 1; cat /proc/kcore | wc -c'
+show run --rm host/base sh -c 'ls /proc/1/fd; dmesg 2>&1 | head -n 1; wc -c </proc/timer_list 2>&1'
 
 bold "Limits that bite: 64 MiB of memory, and a command that wants 200"
 status=0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
@@ -247,7 +248,7 @@ class FakeEngine:
 
 
 class Line:
-    """The command line on a fake engine: ``line("ps", "-a") -> exit status``; ``out`` and ``err`` are what it printed."""
+    """The command line on a fake engine: ``line("ps", "-a") -> status``; ``out`` and ``err`` are what it printed."""
 
     def __init__(self, engine: FakeEngine, capture: pytest.CaptureFixture[str]) -> None:
         self.engine = engine
@@ -275,3 +276,16 @@ def line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     monkeypatch.setattr("cloison.engine.engine.Engine", lambda _settings: engine)
     yield Line(engine, capfd)
     engine.close()
+
+
+@pytest.fixture
+def stdin(tmp_path: Path) -> Iterator[Path]:
+    """Standard input is a file of ours: descriptor 0 of the test runner may be anything."""
+    path = tmp_path / "stdin"
+    path.write_text("input")
+    saved, fd = os.dup(0), os.open(path, os.O_RDONLY)
+    os.dup2(fd, 0)
+    os.close(fd)
+    yield path
+    os.dup2(saved, 0)
+    os.close(saved)

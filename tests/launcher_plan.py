@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LAUNCHER = os.path.join(os.path.dirname(HERE), "src", "cloison", "libexec", "cloison-launcher")
+# Another build can be put in its place, for example one that was weakened on purpose: these tests must then fail.
+LAUNCHER = os.environ.get("CLOISON_TEST_LAUNCHER") or os.path.join(
+    os.path.dirname(HERE), "src", "cloison", "libexec", "cloison-launcher"
+)
 ASAN_LAUNCHER = os.path.join(os.path.dirname(HERE), "build", "launcher-asan")
 
 Word = str | bytes | int
@@ -132,7 +135,7 @@ def launch(
     launcher: str = LAUNCHER,
     client: bool = True,
 ) -> Run:
-    """Start the launcher; a word ``{0}``, ``fd:{1}`` … stands for the number that ``fds[0]``, ``fds[1]`` … get there."""
+    """Start the launcher; a word ``{0}``, ``fd:{1}`` … stands for the number of ``fds[0]``, ``fds[1]`` … there."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     first = 100
     given = [*fds, theirs.fileno()]
@@ -149,7 +152,10 @@ def launch(
             preexec()
 
     process = subprocess.Popen(
-        [launcher, str(first), str(1 + len(given))], preexec_fn=child, close_fds=False, stdin=stdin  # noqa: PLW1509
+        [launcher, str(first), str(1 + len(given))],
+        preexec_fn=child,
+        close_fds=False,
+        stdin=stdin,
     )
     os.close(plan)
     theirs.close()
@@ -258,5 +264,5 @@ class World:
             assert started.close() == 1
 
 
-APPLETS = """sh cat echo ls id hostname ps true false sleep dd kill stat test grep env umask nice readlink mount head wc tty
-stty date pwd seq mkdir touch find sync printf cut sort md5sum"""
+APPLETS = """sh cat echo ls id hostname ps true false sleep dd kill stat test grep env umask readlink mount head wc
+tty stty date pwd seq mkdir touch find sync printf cut sort md5sum umount"""

@@ -7,6 +7,7 @@ CloisonError
 ├── Denied                 this user, or this machine, may not
 ├── Unsupported            this kernel or this release cannot
 ├── Unavailable            a peer (registry, monitor) did not answer, or a resource ran out
+│   └── NoSpace                a disk is full
 ├── Internal               our fault
 └── LaunchFailed           the launcher could not carry out one operation of its plan
     ├── CommandNotFound        the container's command does not exist (exit code 127)
@@ -56,6 +57,14 @@ class Unsupported(CloisonError):
 
 class Unavailable(CloisonError):
     code = "unavailable"
+
+
+class NoSpace(Unavailable):
+    """A disk is full, or a quota is used up; doors see an `Unavailable`."""
+
+    def __init__(self, what: str) -> None:
+        hint = "free some space, or set --data-root elsewhere"
+        super().__init__(what, why="no space left on device", hint=hint)
 
 
 class Internal(CloisonError):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -270,6 +271,22 @@ def test_processors_can_be_chosen(make: Make, start: Starter) -> None:
     placement = make(cpuset_cpus="0")
     child = start(placement, sys.executable, "-S", "-c", "import os; print(os.sched_getaffinity(0))")
     assert child.communicate(timeout=10)[0] == b"{0}\n"
+
+
+def test_a_limit_that_comes_later_joins_its_hierarchy_with_every_process(make: Make, start: Starter) -> None:
+    placement = make()
+    code = "import os, time; os.fork(); print(1, flush=True); time.sleep(60)"
+    child = start(placement, sys.executable, "-S", "-c", code)
+    assert child.stdout is not None and child.stdout.readline() == b"1\n"
+    cgroups.update(LAYOUT, PATH, resources=Resources(cpu_quota_us=50_000, cpu_period_us=100_000, cpuset_cpus="0"))
+    members = cgroups.pids(LAYOUT, PATH)
+    assert len(members) == 2
+    for controller in ("cpu", "cpuset"):
+        if controller in LAYOUT.legacy:
+            procs = Path(LAYOUT.legacy[controller], PATH, "cgroup.procs").read_text().split()
+            assert {int(pid) for pid in procs} == set(members)
+    assert all(os.sched_getaffinity(pid) == {0} for pid in members)
+    cgroups.kill(LAYOUT, PATH)
 
 
 @pytest.mark.parametrize("limits", [{"cpuset_cpus": "4095"}, {"cpu_quota_us": 5}, {"cpuset_mems": "9"}])

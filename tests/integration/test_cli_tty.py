@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,7 +28,7 @@ class Screen:
         self.resize(rows, columns)
         self.slave = os.dup(slave)
         # the terminal is opened by name after setsid, which makes it the controlling one
-        wrapper = "import os, sys; os.setsid(); os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.argv[2], sys.argv[2:])"
+        wrapper = "import os, sys; os.setsid(); os.open(sys.argv[1], os.O_RDWR); os.execv(sys.argv[2], sys.argv[2:])"
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-c", wrapper, os.ttyname(slave), *cloison.argv(*words)], env=cloison.roots.environ,
             stdin=slave, stdout=slave, stderr=slave,
@@ -74,11 +74,25 @@ class Screen:
 
 
 @pytest.fixture
-def shell(cloison: Cloison, busybox_image: str) -> Iterator[Screen]:
-    screen = Screen(cloison, "run", "--rm", "-it", *OFFLINE, busybox_image, "sh", rows=31, columns=101)
+def show(cloison: Cloison) -> Iterator[Callable[..., Screen]]:
+    """``show("run", …) -> Screen``; whatever a failed test leaves is taken away."""
+    screens: list[Screen] = []
+
+    def start(*words: str, **size: int) -> Screen:
+        screens.append(Screen(cloison, *words, **size))
+        return screens[-1]
+
+    yield start
+    for screen in screens:
+        screen.close()
+    cloison.remove_all()
+
+
+@pytest.fixture
+def shell(show: Callable[..., Screen], busybox_image: str) -> Screen:
+    screen = show("run", "--rm", "-it", *OFFLINE, busybox_image, "sh", rows=31, columns=101)
     screen.see("/ # ")
-    yield screen
-    screen.close()
+    return screen
 
 
 def test_an_interactive_shell_has_a_terminal_of_the_right_size(shell: Screen) -> None:
@@ -94,67 +108,73 @@ def test_an_interactive_shell_has_a_terminal_of_the_right_size(shell: Screen) ->
 
 
 def test_control_c_interrupts_the_program_inside_and_nothing_else(shell: Screen) -> None:
-    shell.type("sleep 60; echo code=$?\r")
-    shell.see("code=$?")
+    shell.type("echo go; sleep 60\r")
+    shell.see("\ngo")
     time.sleep(0.3)
     shell.type("\x03")
+    shell.see("/ # ")
+    shell.type("echo code=$?\r")
     shell.see("code=130")
     shell.type("exit\r")
-    assert shell.end() == 130
+    assert shell.end() == 0
 
 
 def test_job_control_works(shell: Screen) -> None:
-    shell.type("cat\r")
-    shell.see("cat")
+    shell.type("echo go; cat\r")
+    shell.see("\ngo")
     time.sleep(0.3)
     shell.type("\x1a")
     shell.see("Stopped")
-    shell.type("jobs; kill %1; exit 0\r")
-    shell.see("cat")
-    assert shell.end() == 0
+    shell.see("/ # ")
+    shell.type("fg\r")
+    time.sleep(0.3)
+    shell.type("still here\r")
+    shell.see("still here\r\nstill here")
+    shell.type("\x04")
+    shell.see("/ # ")
+    shell.type("exit 3\r")
+    assert shell.end() == 3
 
 
 @pytest.mark.parametrize("attempt", range(5))
 def test_output_of_a_quick_command_on_a_terminal_is_never_lost(
-    cloison: Cloison, busybox_image: str, attempt: int
+    show: Callable[..., Screen], busybox_image: str, attempt: int
 ) -> None:
-    screen = Screen(cloison, "run", "--rm", "-it", *OFFLINE, busybox_image, "echo", f"only-{attempt}")
+    screen = show("run", "--rm", "-it", *OFFLINE, busybox_image, "echo", f"only-{attempt}")
     screen.see(f"only-{attempt}")
     assert screen.end() == 0
-    screen.close()
 
 
-def test_a_container_is_detached_from_and_attached_to_again(cloison: Cloison, busybox_image: str) -> None:
-    screen = Screen(cloison, "run", "-it", "--name", "tty-detach", *OFFLINE, busybox_image, "sh")
+def test_a_container_is_detached_from_and_attached_to_again(
+    cloison: Cloison, show: Callable[..., Screen], busybox_image: str
+) -> None:
+    screen = show("run", "-it", "--name", "tty-detach", *OFFLINE, busybox_image, "sh")
     screen.see("/ # ")
     screen.type("X=kept\r\x10\x11")
     assert screen.end() == 0
     assert screen.is_cooked()
-    screen.close()
     assert cloison.inspect("tty-detach")["State"]["Status"] == "running"
 
-    again = Screen(cloison, "attach", "tty-detach")
+    again = show("attach", "tty-detach")
     time.sleep(0.5)
     again.type("echo $X$X\r")
     again.see("keptkept")
     again.type("\x10\x11")
     again.see("read escape sequence")
     assert again.end() == 1
-    again.close()
 
-    last = Screen(cloison, "attach", "--detach-keys", "ctrl-a,d", "tty-detach")
+    last = show("attach", "--detach-keys", "ctrl-a,d", "tty-detach")
     time.sleep(0.5)
     last.type("exit 6\r")
     assert last.end() == 6
     assert last.is_cooked()
-    last.close()
     assert "keptkept" in cloison.ok("logs", "tty-detach")
     cloison.ok("rm", "tty-detach")
 
 
-def test_exec_has_a_terminal_of_its_own(cloison: Cloison, busybox_image: str) -> None:
+def test_exec_has_a_terminal_of_its_own(cloison: Cloison, show: Callable[..., Screen], busybox_image: str) -> None:
     cloison.ok("run", "-d", "--name", "tty-exec", *OFFLINE, busybox_image, "sleep", "300")
-    screen = Screen(cloison, "exec", "-it", "tty-exec", "sh", rows=20, columns=70)
+    screen = show("exec", "-it", "tty-exec", "sh", rows=20, columns=70)
     screen.see("/ # ")
     screen.type("stty size; ps\r")
     screen.see("20 70")
@@ -162,38 +182,40 @@ def test_exec_has_a_terminal_of_its_own(cloison: Cloison, busybox_image: str) ->
     screen.type("exit 4\r")
     assert screen.end() == 4
     assert screen.is_cooked()
-    screen.close()
     cloison.ok("rm", "-f", "tty-exec")
 
 
-def test_a_container_on_a_terminal_that_is_not_its_own_gets_pipes(cloison: Cloison, busybox_image: str) -> None:
+def test_a_container_on_a_terminal_that_is_not_its_own_gets_pipes(
+    cloison: Cloison, show: Callable[..., Screen], busybox_image: str
+) -> None:
     """A program that held the user's terminal could type into it."""
-    screen = Screen(cloison, "run", "--rm", *OFFLINE, busybox_image, "sh", "-c", "tty; tty <&1; tty <&2; echo end")
+    screen = show("run", "--rm", *OFFLINE, busybox_image, "sh", "-c", "tty; tty <&1; tty <&2; echo end")
     for _ in range(3):
         screen.see("not a tty")
     screen.see("end")
     assert screen.end() == 0
-    screen.close()
 
 
-def test_input_from_a_terminal_without_one_inside_ends_with_control_d(cloison: Cloison, busybox_image: str) -> None:
-    screen = Screen(cloison, "run", "--rm", "-i", *OFFLINE, busybox_image, "sh", "-c", "tr a-z A-Z; echo end")
+def test_input_from_a_terminal_without_one_inside_ends_with_control_d(
+    cloison: Cloison, show: Callable[..., Screen], busybox_image: str
+) -> None:
+    screen = show("run", "--rm", "-i", *OFFLINE, busybox_image, "sh", "-c", "tr a-z A-Z; echo end")
     time.sleep(0.5)
     screen.type("shout\n\x04")
     screen.see("SHOUT")
     screen.see("end")
     assert screen.end() == 0
-    screen.close()
 
 
-def test_control_c_is_forwarded_to_a_container_without_terminal(cloison: Cloison, busybox_image: str) -> None:
+def test_control_c_is_forwarded_to_a_container_without_terminal(
+    cloison: Cloison, show: Callable[..., Screen], busybox_image: str
+) -> None:
     script = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.1; done'
-    screen = Screen(cloison, "run", "--rm", *OFFLINE, busybox_image, "sh", "-c", script)
+    screen = show("run", "--rm", *OFFLINE, busybox_image, "sh", "-c", script)
     screen.see("ready")
     screen.type("\x03")
     screen.see("caught")
     assert screen.end() == 9
-    screen.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
@@ -225,14 +247,15 @@ def test_signals_of_the_client_reach_a_command_of_exec_and_no_other(cloison: Clo
     cloison.ok("rm", "-f", "tty-signal")
 
 
-def test_a_killed_client_leaves_the_terminal_usable_and_no_container(cloison: Cloison, busybox_image: str) -> None:
-    screen = Screen(cloison, "run", "--rm", "-it", "--sig-proxy=false", *OFFLINE, busybox_image, "sh")
+def test_a_killed_client_leaves_the_terminal_usable_and_no_container(
+    cloison: Cloison, show: Callable[..., Screen], busybox_image: str
+) -> None:
+    screen = show("run", "--rm", "-it", "--sig-proxy=false", *OFFLINE, busybox_image, "sh")
     screen.see("/ # ")
     assert not screen.is_cooked()
     screen.process.send_signal(signal.SIGTERM)
     assert screen.end() == 128 + signal.SIGTERM
     assert screen.is_cooked()
-    screen.close()
     cloison.remove_all()
 
 

@@ -29,9 +29,17 @@ def script(world: World, name: str, content: bytes, mode: int = 0o755) -> str:
 def elf(*, machine: int = 62, loader: bytes = b"", bits: int = 64) -> bytes:
     """The least file that the kernel takes for a program of this machine."""
     if bits == 32:
-        head = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        head = (
+            b"\x7fELF\x01\x01\x01"
+            + bytes(9)
+            + struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        )
         return head + struct.pack("<IIIIIIII", 3, 84, 0, 0, len(loader) + 1, 0, 4, 1) + loader + b"\0"
-    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    head = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
     return head + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(loader) + 1, 0, 1) + loader + b"\0"
 
 
@@ -90,3 +98,13 @@ def test_a_file_without_a_slash_is_searched_inside_in_the_environments_path(worl
     _, output = world.run("where", "found", env=["PATH=:/nowhere:/first:/bin", "A=1"])
     assert output == "found\n" or "applet not found" in output
     assert world.fails("sh", env=["PATH=/first"]).reason == "missing"
+
+
+def test_a_failed_clone_is_put_down_to_its_operation(world: World, tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)  # no cgroup
+    plan: list[tuple[str | int, ...]] = [("cgroup-fd", "{0}"), *world.plan("true")]
+    started = launch(plan, fds=[directory])
+    fault = started.fault()
+    assert (fault.verb, fault.call, fault.errno) == ("cgroup-fd", "clone3", 9)
+    assert started.close() == 1
+    os.close(directory)

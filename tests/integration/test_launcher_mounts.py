@@ -45,7 +45,9 @@ def mount_options(output: str, target: str) -> set[str]:
 
 
 @pytest.mark.parametrize("legacy", LEGACY)
-def test_a_whole_container_has_what_the_plan_says_and_nothing_of_the_host(world: World, legacy: list[Operation]) -> None:
+def test_a_whole_container_has_what_the_plan_says_and_nothing_of_the_host(
+    world: World, legacy: list[Operation]
+) -> None:
     extra: list[Operation] = [
         ("mount", "tmpfs", "shm", "/dev/shm", "nosuid,nodev,noexec", "mode=1777", "size=1m", "nr_inodes=100"),
         ("mount", "mqueue", "mqueue", "/dev/mqueue", "nosuid,nodev,noexec"),
@@ -61,7 +63,9 @@ def test_a_whole_container_has_what_the_plan_says_and_nothing_of_the_host(world:
 
 @pytest.mark.parametrize("legacy", LEGACY)
 @pytest.mark.parametrize("layers", [2, 100])
-def test_an_overlay_root_has_as_many_layers_as_it_takes(world: World, tmp_path: Path, layers: int, legacy: list[Operation]) -> None:
+def test_an_overlay_root_has_as_many_layers_as_it_takes(
+    world: World, tmp_path: Path, layers: int, legacy: list[Operation]
+) -> None:
     base = tmp_path / ("a-long-name-" * 8)
     paths = []
     for number in range(layers):
@@ -72,7 +76,15 @@ def test_an_overlay_root_has_as_many_layers_as_it_takes(world: World, tmp_path: 
         paths.append(str(layer))
     for name in ("upper", "work"):
         (tmp_path / name).mkdir()
-    root = ("root-overlay", world.staging, str(tmp_path / "upper"), str(tmp_path / "work"), "volatile", *paths, world.root)
+    root = (
+        "root-overlay",
+        world.staging,
+        str(tmp_path / "upper"),
+        str(tmp_path / "work"),
+        "volatile",
+        *paths,
+        world.root,
+    )
     code = "ls /layers | wc -l; cat /top; echo; echo new > /file; head -c 0 /etc/x 2>/dev/null; sync"
     exit, output = world.run("sh", "-c", code, before=legacy, mounts=world.mounts(root=root))
     assert exit["status"] == 0, output
@@ -82,7 +94,9 @@ def test_an_overlay_root_has_as_many_layers_as_it_takes(world: World, tmp_path: 
 
 @pytest.mark.parametrize("legacy", LEGACY)
 @pytest.mark.parametrize("more", [0, 1])
-def test_an_overlay_without_upper_is_read_only(world: World, tmp_path: Path, more: int, legacy: list[Operation]) -> None:
+def test_an_overlay_without_upper_is_read_only(
+    world: World, tmp_path: Path, more: int, legacy: list[Operation]
+) -> None:
     for name in ("proc", "dev"):
         os.mkdir(os.path.join(world.root, name))
     (tmp_path / "layer").mkdir()
@@ -100,12 +114,25 @@ def test_masks_hide_files_and_directories_and_take_no_content(world: World, lega
     for name in ("secret", "secret2"):
         Path(world.root, name).write_text("secret")
     os.symlink("secret2", os.path.join(world.root, "link"))
-    masks = ["/hidden", "/hidden2", "/secret", "/link", "/proc/timer_list", "/proc/bus", "/proc/no-such", "/secret/below"]
-    code = """ls -A /hidden /hidden2 | grep -v : ; cat /secret /secret2 /link; for f in /secret /secret2; do test -c $f || echo no; done
+    masks = [
+        "/hidden",
+        "/hidden2",
+        "/secret",
+        "/link",
+        "/proc/timer_list",
+        "/proc/bus",
+        "/proc/no-such",
+        "/secret/below",
+    ]
+    code = """ls -A /hidden /hidden2 | grep -v : ; cat /secret /secret2 /link
+              for f in /secret /secret2; do test -c $f || echo no; done
               echo x > /secret; touch /hidden/x; cat /secret; ls -A /hidden"""
     exit, output = world.run("sh", "-c", code, before=legacy, extra=[("mask", path) for path in masks])
     assert [line for line in output.splitlines() if line] == ["touch: /hidden/x: Read-only file system"]
     assert Path(world.root, "secret2").read_text() == "secret"
+    _, output = world.run("cat", "/proc/mounts", before=legacy, extra=[("mask", "/hidden"), ("mask", "/secret")])
+    assert "ro" in mount_options(output, "/hidden")
+    assert legacy or {"ro", "nosuid", "noexec"} <= mount_options(output, "/secret")
 
 
 @pytest.mark.parametrize("legacy", LEGACY)
@@ -122,7 +149,9 @@ def test_read_only_paths_and_roots_cannot_be_written(world: World, legacy: list[
 
 
 @pytest.mark.parametrize("legacy", LEGACY)
-def test_binds_make_their_targets_and_carry_their_attributes(world: World, tmp_path: Path, legacy: list[Operation]) -> None:
+def test_binds_make_their_targets_and_carry_their_attributes(
+    world: World, tmp_path: Path, legacy: list[Operation]
+) -> None:
     (tmp_path / "data" / "sub").mkdir(parents=True)
     (tmp_path / "data" / "file").write_text("content\n")
     extra: list[Operation] = [
@@ -130,7 +159,8 @@ def test_binds_make_their_targets_and_carry_their_attributes(world: World, tmp_p
         ("bind", str(tmp_path / "data"), "/ro", 0, "ro,noexec", "rprivate"),
         ("bind", str(tmp_path / "data" / "file"), "/etc/deep/file", 0, "ro", "rslave"),
     ]
-    code = "cat /new/deep/dir/file /etc/deep/file; touch /ro/x; echo y > /etc/deep/file; touch /new/deep/dir/made; cat /proc/mounts"
+    code = """cat /new/deep/dir/file /etc/deep/file; touch /ro/x; echo y > /etc/deep/file
+              touch /new/deep/dir/made; cat /proc/mounts"""
     _, output = world.run("sh", "-c", code, before=legacy, extra=extra)
     assert output.startswith("content\ncontent\n")
     assert output.count("Read-only file system") == 2
@@ -142,7 +172,8 @@ def test_binds_make_their_targets_and_carry_their_attributes(world: World, tmp_p
 def test_a_recursive_attribute_goes_for_what_is_mounted_below(world: World, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     inner: list[Operation] = [
-        ("bind", str(tmp_path / "data"), "/a", 1, "", ""), ("mount", "tmpfs", "t", "/a/below", ""), ("readonly-path", "/a"),
+        ("bind", str(tmp_path / "data"), "/a", 1, "", ""),
+        ("mount", "tmpfs", "t", "/a/below", ""), ("readonly-path", "/a"),
     ]  # fmt: skip
     _, output = world.run("touch", "/a/below/x", extra=inner)
     assert "Read-only file system" in output
@@ -167,7 +198,10 @@ def test_a_bind_by_descriptor_works_for_a_detached_tree(world: World, tmp_path: 
 
 
 def test_device_nodes_have_their_numbers_modes_and_owners(world: World) -> None:
-    extra: list[Operation] = [("device", "/dev/x/full", "c", 1, 7, "640", 5, 6), ("device", "/dev/pipe", "p", 0, 0, "600", 0, 0)]
+    extra: list[Operation] = [
+        ("device", "/dev/x/full", "c", 1, 7, "640", 5, 6),
+        ("device", "/dev/pipe", "p", 0, 0, "600", 0, 0),
+    ]
     _, output = world.run("sh", "-c", "stat -c '%a %u %g %t %T %F' /dev/null /dev/x/full /dev/pipe", extra=extra)
     assert output.splitlines() == [
         "666 0 0 1 3 character special file", "640 5 6 1 7 character special file", "600 0 0 0 0 fifo",
@@ -176,7 +210,10 @@ def test_device_nodes_have_their_numbers_modes_and_owners(world: World) -> None:
 
 def test_no_device_node_is_made_on_a_bound_directory(world: World, tmp_path: Path) -> None:
     (tmp_path / "bound").mkdir()
-    extra: list[Operation] = [("bind", str(tmp_path / "bound"), "/mnt", 0, "", ""), ("device", "/mnt/n", "c", 1, 3, "666", 0, 0)]
+    extra: list[Operation] = [
+        ("bind", str(tmp_path / "bound"), "/mnt", 0, "", ""),
+        ("device", "/mnt/n", "c", 1, 3, "666", 0, 0),
+    ]
     fault = world.fails("true", extra=extra)
     assert (fault.verb, fault.errno) == ("device", 18)
     assert list((tmp_path / "bound").iterdir()) == []
@@ -193,7 +230,9 @@ def test_a_link_is_left_when_it_is_the_same_and_refused_when_another(world: Worl
 @pytest.mark.parametrize("legacy", LEGACY)
 @pytest.mark.parametrize("name", ["proc", "sys"])
 @pytest.mark.parametrize("kind", ["absolute", "relative", "inside", "file", "dangling"])
-def test_proc_and_sys_must_be_real_directories(world: World, canary: Path, name: str, kind: str, legacy: list[Operation]) -> None:
+def test_proc_and_sys_must_be_real_directories(
+    world: World, canary: Path, name: str, kind: str, legacy: list[Operation]
+) -> None:
     place = os.path.join(world.root, name)
     if kind == "file":
         Path(place).write_text("")
@@ -215,7 +254,8 @@ def test_links_to_outside_lead_nowhere(world: World, canary: Path, name: str, le
         os.symlink(target, place)
         extra: list[Operation] = [
             ("mount", "tmpfs", "shm", "/dev/shm", "", "size=64k"), ("directory", "/etc/made", "755"),
-            ("bind", "/etc/hostname", "/etc/hostname", 0, "ro", ""), ("symlink", "x", "/etc/link"), ("mask", "/etc/secret"),
+            ("bind", "/etc/hostname", "/etc/hostname", 0, "ro", ""),
+            ("symlink", "x", "/etc/link"), ("mask", "/etc/secret"),
         ]  # fmt: skip
         started = launch(world.plan("true", before=legacy, extra=extra))
         data = started.until("fx")  # refused, or done inside the root: both are safe
@@ -238,7 +278,9 @@ def test_a_dangling_link_as_a_target_is_made_where_it_points_inside(world: World
     assert os.path.isdir(os.path.join(world.root, "var/data/deep/er"))
 
 
-@pytest.mark.parametrize("path", ["/a/../../../x", "/loop/x", "/loop", "/" + "n" * 256, "/" + "d/" * 2100, "/bin/busybox/x", "/a/.."])
+@pytest.mark.parametrize(
+    "path", ["/a/../../../x", "/loop/x", "/loop", "/" + "n" * 256, "/" + "d/" * 2100, "/bin/busybox/x", "/a/.."]
+)
 def test_a_bad_directory_is_refused_or_stays_inside(world: World, path: str) -> None:
     os.symlink("loop", os.path.join(world.root, "loop"))
     outside = set(os.listdir(world.directory))
@@ -283,8 +325,13 @@ def test_a_cgroup_namespace_hides_the_hierarchy_above(world: World) -> None:
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         late: list[Operation] = [("await-start", "client")]
-        mounts: list[Operation] = [("unshare", "cgroup"), *world.mounts(extra=[("mount", "cgroup2", "cgroup", "/sys/fs/cgroup", "ro")])]
-        plan = world.plan("sh", "-c", "grep '^0:' /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs", mounts=mounts, late=late)
+        mounts: list[Operation] = [
+            ("unshare", "cgroup"),
+            *world.mounts(extra=[("mount", "cgroup2", "cgroup", "/sys/fs/cgroup", "ro")]),
+        ]
+        plan = world.plan(
+            "sh", "-c", "grep '^0:' /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs", mounts=mounts, late=late
+        )
         started = launch([("cgroup-fd", "{0}"), *plan], fds=[fd])
         pid = started.pid()
         started.until("w")
@@ -300,23 +347,32 @@ def test_a_cgroup_namespace_hides_the_hierarchy_above(world: World) -> None:
 
 
 def test_mounts_made_inside_do_not_reach_the_host_nor_the_hosts_the_inside(world: World, tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir()
-    bind: Operation = ("bind", str(tmp_path / "shared"), "/shared", 1, "", "")
-    plan = world.plan("sh", "-c", "mount -t tmpfs inside /shared && cat; ls /shared", extra=[bind], late=[("await-start", "client")])
-    started = launch(plan)
+    (tmp_path / "peer").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "cloison-test", str(tmp_path / "peer")], check=True)
+    subprocess.run(["mount", "--make-shared", str(tmp_path / "peer")], check=True)
+    try:
+        mounts_do_not_travel(world, tmp_path / "peer" / "shared")
+    finally:
+        subprocess.run(["umount", "-R", str(tmp_path / "peer")], check=True)
+
+
+def mounts_do_not_travel(world: World, directory: Path) -> None:
+    directory.mkdir()
+    binds: list[Operation] = [("bind", str(directory), target, 1, "", "") for target in ("/shared", "/inner")]
+    # Cut off the weak way: what the host mounts later would arrive below a bind that was not made private
+    mounts: list[Operation] = [("propagation", "/", "rslave"), *world.mounts(extra=binds)[1:]]
+    code = "mount -t tmpfs inside /inner; cat; ls /shared"
+    started = launch(world.plan("sh", "-c", code, mounts=mounts, late=[("await-start", "client")]))
     started.send("A", b"\7")
     started.send("S")
     started.until("s")
-    subprocess.run(["mount", "-t", "tmpfs", "cloison-test", str(tmp_path / "shared")], check=True)
-    try:
-        (tmp_path / "shared" / "of-the-host").write_text("")
-        mounts = Path("/proc/self/mountinfo").read_text()
-        started.send("E")
-        assert started.exit()["status"] == 0
-        assert started.output() == b""
-        assert " - tmpfs inside " not in mounts
-    finally:
-        subprocess.run(["umount", str(tmp_path / "shared")], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "cloison-test", str(directory)], check=True)
+    (directory / "of-the-host").write_text("")
+    seen = Path("/proc/self/mountinfo").read_text()
+    started.send("E")
+    assert started.exit()["status"] == 0
+    assert started.output() == b""
+    assert " - tmpfs inside " not in seen
     started.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import struct
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher_plan import NAMESPACES, Operation, World, encode, launch, made_world
+from launcher_plan import LAUNCHER, NAMESPACES, Operation, World, encode, launch, made_world
 
 SIGKILL = signal.SIGKILL
 
@@ -63,8 +64,9 @@ def test_a_killing_signal_arrives(world: World, number: int) -> None:
 
 
 ATTRIBUTES = """
-grep -E '^(SigBlk|SigIgn|SigCgt|Groups|Uid|Gid|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
-echo umask=$(umask); echo nice=$(cut -d' ' -f19 /proc/self/stat); echo cwd=$(pwd); echo slack=$(cat /proc/self/timerslack_ns)
+grep -E '^(SigBlk|SigIgn|Groups|Uid|Gid|Cap...|NoNewPrivs|Seccomp):' /proc/self/status
+echo umask=$(umask); echo nice=$(cut -d' ' -f19 /proc/self/stat); echo cwd=$(pwd)
+echo slack=$(cat /proc/self/timerslack_ns)
 echo fds=$(ls /proc/self/fd | tr '\\n' ' '); echo login=$(cat /proc/self/loginuid 2>/dev/null); env | sort
 """
 
@@ -88,7 +90,8 @@ def test_nothing_is_inherited_from_a_dirty_caller(world: World) -> None:
 
     filter_program = struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000)
     late: list[Operation] = [
-        ("umask", "22"), ("bounding", "400"), ("user", 1000, 1001, 1001, 3000), ("capabilities", "400", "400", "0", "0"),
+        ("umask", "22"), ("bounding", "400"), ("user", 1000, 1001, 1001, 3000),
+        ("capabilities", "400", "400", "0", "0"),
         ("no-new-privs",), ("cwd", "/bin"), ("await-start", "client"), ("seccomp", filter_program, 0),
     ]  # fmt: skip
     started = launch(world.plan("sh", "-c", ATTRIBUTES, late=late, env=["PATH=/bin"]), preexec=dirty)
@@ -188,10 +191,14 @@ def test_an_exec_joins_a_running_container(world: World) -> None:
     pidfd, pid_namespace = os.pidfd_open(pid), os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY)
     ops: list[Operation] = [
         ("stdio", "pipe", "pipe", "pipe"), ("join-pid-namespace", "{1}"),
-        ("join-namespaces", "{0}", "mnt", "net", "ipc", "uts"), ("user", 0, 0), ("cwd", "/"), ("parent-death-signal", 9),
-        ("await-start", "client"), ("env", "PATH=/bin"), ("exec", "sh", "sh", "-c", "hostname; ps; ls /proc/self/fd; exit 5"),
+        ("join-namespaces", "{0}", "mnt", "net", "ipc", "uts"), ("user", 0, 0), ("cwd", "/"),
+        ("parent-death-signal", 9), ("await-start", "client"), ("env", "PATH=/bin"),
+        ("exec", "sh", "sh", "-c", "hostname; ps; ls /proc/self/fd; exit 5"),
     ]  # fmt: skip
     started = launch(ops, fds=[pidfd, pid_namespace])
+    started.until("w")
+    namespaces = [os.readlink(f"/proc/{p}/ns/pid_for_children") for p in (started.process.pid, "self")]
+    assert namespaces[0] == namespaces[1]
     started.send("A", b"\6")
     started.send("S")
     assert started.exit()["status"] == 5 << 8
@@ -225,10 +232,16 @@ def test_a_monitor_ignores_every_signal_but_kill(world: World) -> None:
     assert started.close() == 0
 
 
+def open_to_all(path: Path) -> None:
+    """Other uids have to get there; pytest closes its directories, the system's own are open."""
+    for directory in (path, *path.parents):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o755)
+
+
 def test_a_user_namespace_maps_ids(world: World, tmp_path: Path) -> None:
     subprocess.run(["chown", "-hR", "200000:200000", world.root], check=True)
-    for directory in (tmp_path, *tmp_path.parents[:2]):  # its uids have to get there
-        os.chmod(directory, 0o755)
+    open_to_all(tmp_path)
     before = [("await-parent",), ("become", 0, 0)]
     maps = [("uid-map", "0 200000 65536\n"), ("gid-map", "0 200000 65536\n")]
     code = "id -u; cat /proc/self/uid_map; test -c /dev/null && echo node; stat -c %u /bin/busybox"
@@ -239,6 +252,34 @@ def test_a_user_namespace_maps_ids(world: World, tmp_path: Path) -> None:
     assert [line.split() for line in output.splitlines()] == [["0"], ["0", "200000", "65536"], ["node"], ["0"]]
 
 
+def test_an_ordinary_user_can_have_a_container(world: World, tmp_path: Path) -> None:
+    if Path("/proc/sys/user/max_user_namespaces").read_text().strip() == "0":
+        pytest.skip("this machine allows no user namespaces (sysctl user.max_user_namespaces)")
+    subprocess.run(["chown", "-hR", "1234:1234", str(tmp_path)], check=True)
+    open_to_all(tmp_path)
+    launcher = str(tmp_path / "launcher")
+    subprocess.run(["install", "-m", "755", LAUNCHER, launcher], check=True)
+
+    def drop() -> None:
+        os.setgroups([])
+        os.setresgid(1234, 1234, 1234)
+        os.setresuid(1234, 1234, 1234)
+
+    maps: list[Operation] = [("setgroups-deny",), ("uid-map", "0 1234 1\n"), ("gid-map", "0 1234 1\n")]
+    mounts = [("await-parent",), ("become", 0, 0), ("loopback-up",), *world.mounts()]
+    late: list[Operation] = [("user", 0, 0), ("await-start", "client")]
+    code = "id -u; test -c /dev/null && echo node; echo x > /file; echo $$"
+    plan = world.plan("sh", "-c", code, namespaces=(*NAMESPACES, "user", "time"), before=maps, mounts=mounts, late=late)
+    started = launch(plan, preexec=drop, launcher=launcher)
+    started.send("A", b"\6")
+    started.send("S")
+    assert started.exit()["status"] == 0
+    assert started.output() == b"0\nnode\n1\n"
+    assert started.output(b"e") == b""
+    started.close()
+    assert os.stat(os.path.join(world.root, "file")).st_uid == 1234
+
+
 def test_a_time_namespace_has_its_offsets_and_the_monitor_none(world: World) -> None:
     exit, output = world.run("cat", "/proc/uptime", before=[("time-namespace", 0, 0, 100000, 0)])
     own = float(Path("/proc/uptime").read_text().split()[0])
@@ -246,7 +287,7 @@ def test_a_time_namespace_has_its_offsets_and_the_monitor_none(world: World) -> 
     started = launch(world.plan("sleep", "60", before=[("time-namespace", 1, 0, 1, 0)]))
     pid = started.pid()
     started.until("s")
-    monitor, ours = (os.readlink(f"/proc/{p}/ns/time") for p in (started.process.pid, "self"))
+    monitor, ours = (os.readlink(f"/proc/{p}/ns/time_for_children") for p in (started.process.pid, "self"))
     assert monitor == ours != os.readlink(f"/proc/{pid}/ns/time")
     os.kill(pid, SIGKILL)
     started.exit()

@@ -31,7 +31,9 @@ def attached(run: Run, bits: int = 6) -> Run:
 
 
 def test_a_terminal_is_one_inside_and_can_be_resized(world: World) -> None:
-    code = "tty; test -t 0 && test -t 2 && echo all; stty size; read line; stty size; echo got $line; ls -l /dev/console"
+    code = (
+        "tty; test -t 0 && test -t 2 && echo all; stty size; read line; stty size; echo got $line; ls -l /dev/console"
+    )
     late: list[Operation] = [("terminal", 33, 44, -1), *AWAIT]
     started = launch(world.plan("sh", "-c", code, stdio=("pty", "pty", "pty"), extra=[("console",)], late=late))
     attached(started, bits=7)
@@ -44,6 +46,15 @@ def test_a_terminal_is_one_inside_and_can_be_resized(world: World) -> None:
     assert output.startswith("/dev/pts/0\nall\n33 44\n"), output
     assert "50 132\ngot word\n" in output
     assert "/dev/console" in output
+    started.close()
+
+
+def test_what_is_typed_before_the_terminal_is_there_is_not_lost(world: World) -> None:
+    late: list[Operation] = [("terminal", 0, 0, -1)]
+    plan = world.plan("sh", "-c", 'read line; test "$line" = early', stdio=("pty", "pty", "pty"), late=late)
+    started = launch(plan)
+    started.send("I", b"early\n")
+    assert started.exit()["status"] == 0
     started.close()
 
 
@@ -71,7 +82,9 @@ def test_interrupt_from_the_terminal_reaches_the_command_behind_init(world: Worl
 def test_a_console_socket_gets_the_master(world: World) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     late: list[Operation] = [("terminal", 20, 30, "{0}")]
-    started = launch(world.plan("sh", "-c", "stty size; read x", stdio=("pty", "pty", "pty"), late=late), fds=[theirs.fileno()])
+    started = launch(
+        world.plan("sh", "-c", "stty size; read x", stdio=("pty", "pty", "pty"), late=late), fds=[theirs.fileno()]
+    )
     theirs.close()
     _, ancillary, _, _ = ours.recvmsg(64, socket.CMSG_SPACE(4))
     (master,) = array.array("i", ancillary[0][2])

@@ -160,3 +160,16 @@ def test_a_finished_container_that_nobody_waited_for_is_reaped_by_its_monitor(
     subprocess.run([os.sys.executable, "-c", code], env=roots.environ, check=True)  # type: ignore[attr-defined]
     assert len(store.ids() - before) == 1
     wait_until(lambda: store.ids() == before)
+
+
+def test_a_strict_umask_of_the_caller_is_not_the_containers(containers: Containers) -> None:
+    before = os.umask(0o077)
+    try:
+        script = "umask; cat /etc/hosts /etc/hostname > /dev/null && touch /tmp/x && echo fine"
+        session = containers.run(spec("sh", "-c", script, user="1000", name="strict"), stdio=DETACHED)
+        containers.wait("strict")
+        session.close()
+    finally:
+        os.umask(before)
+    assert b"".join(entry.data for entry in containers.logs("strict")) == b"0022\nfine\n"
+    containers.remove("strict")

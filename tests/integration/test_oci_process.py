@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cloison.linux.cgroups import read_layout
 from oci_bundle import Door, hook, subreaping
 
 
@@ -181,6 +182,21 @@ def test_limits_hold_and_can_be_changed(door: Door) -> None:
 def limits(door: Door) -> tuple[int, int]:
     data = json.loads(door.ok("events", "--stats", "t-limits"))["data"]
     return data["pids"]["limit"], data["memory"]["usage"]["limit"]
+
+
+def test_the_containers_processes_are_in_a_group_of_their_own_in_every_hierarchy(door: Door) -> None:
+    """Callers read the figures themselves, by these paths; what is not joined would be those of the whole machine."""
+    pid = door.start("t-every")
+    known = read_layout().legacy
+    door.ok("exec", "--detach", "--pid-file", "second", "t-every", "sleep", "60")
+    for process in (pid, int((door.bundle / "second").read_text())):
+        rows = [row.split(":", 2) for row in Path(f"/proc/{process}/cgroup").read_text().splitlines()]
+        ours = {name: path for _, names, path in rows for name in names.split(",") if name in known}
+        assert set(ours) == set(known)
+        assert all("t-every" in path for path in ours.values()), ours
+    door.ok("exec", "t-every", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+    data = json.loads(door.ok("events", "--stats", "t-every"))["data"]
+    assert data["cpu"]["usage"]["total"] > 1_000_000
 
 
 def test_a_control_group_that_somebody_lives_in_is_not_taken(door: Door) -> None:

@@ -178,11 +178,25 @@ def test_whiteouts_and_opaque_directories_hide_what_lies_below(overlay: Overlay,
     chains = stack(overlay, base, top)
     mount = overlay.prepare("c", chains, volatile=False)
     with mounted(mount, tmp_path / "mnt") as root:
-        names = {str(path.relative_to(root)) for path in root.rglob("*")}
-    assert names == {
+        names = names_in(root)
+    assert names - names_in(Path(overlay.mountpoints)) == {
         "kept", "dir", "dir/below", "dir/above", "opaque", "opaque/above", "again", "again/above", "becomes-dir",
         "becomes-dir/x", "becomes-file",
     }  # fmt: skip
+
+
+def names_in(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def test_an_opaque_root_hides_all_layers_below(overlay: Overlay, tmp_path: Path) -> None:
+    layers = (
+        archive(file("gone"), folder("d"), file("d/gone")), archive(file(".wh..wh..opq", b""), file("d/kept")),
+        archive(folder("."), file("above")),
+    )  # fmt: skip
+    mount = overlay.prepare("c", stack(overlay, *layers), volatile=False)
+    with mounted(mount, tmp_path / "mnt") as root:
+        assert names_in(root) - names_in(Path(overlay.mountpoints)) == {"d", "d/kept", "above"}
 
 
 def test_a_directory_that_a_layer_does_not_describe_looks_as_below(overlay: Overlay, tmp_path: Path) -> None:

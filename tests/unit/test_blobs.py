@@ -69,7 +69,7 @@ def test_a_collector_names_what_it_collected(blobs: Blobs) -> None:
     with blobs.collector() as second:
         second.write(b"abc")
     assert first.digest == second.digest == digest_of(b"abc")
-    assert (first.fresh, second.fresh) == (True, False)
+    assert list(blobs.list()) == [first.digest]
 
 
 def test_two_writers_of_one_blob_both_succeed(blobs: Blobs) -> None:
@@ -127,3 +127,36 @@ def test_blobs_are_read_only_files_in_private_directories(blobs: Blobs) -> None:
     digest = blobs.add_bytes(b"x")
     assert os.stat(blobs.path(digest)).st_mode & 0o777 == 0o444
     assert os.stat(os.path.dirname(blobs.path(digest))).st_mode & 0o777 == 0o700
+
+
+# --- damage
+
+
+def damage(blobs: Blobs, digest: str) -> None:
+    """Other bytes of the same number, as a failing disk has them."""
+    path = Path(blobs.path(digest))
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_blob_is_removed_once_it_is_noticed(blobs: Blobs) -> None:
+    for notice in (blobs.read, blobs.check):
+        digest = blobs.add_bytes(b"hello")
+        blobs.check(digest)
+        damage(blobs, digest)
+        with pytest.raises(Unavailable, match="damaged on disk"):
+            notice(digest)
+        assert not blobs.has(digest)
+        with pytest.raises(NotFound):
+            notice(digest)
+
+
+def test_adding_bytes_mends_the_blob_that_should_have_them(blobs: Blobs) -> None:
+    digest = blobs.add_bytes(b"hello")
+    damage(blobs, digest)
+    assert blobs.add_bytes(b"hello") == digest
+    assert blobs.read(digest) == b"hello"
+    with pytest.raises(InvalidArgument, match="does not match"):
+        blobs.add_bytes(b"other", digest=digest)

@@ -113,8 +113,8 @@ def test_ps_prints_one_json_object_a_line_with_dockers_keys(line: Line) -> None:
     rows = [json.loads(row) for row in line.out.splitlines()]
     assert [row["Names"] for row in rows] == ["web", "old"]
     assert set(rows[0]) == {
-        "Command", "CreatedAt", "ID", "Image", "Labels", "LocalVolumes", "Mounts", "Names", "Networks", "Platform", "Ports",
-        "RunningFor", "Size", "State", "Status",
+        "Command", "CreatedAt", "ID", "Image", "Labels", "LocalVolumes", "Mounts", "Names", "Networks", "Platform",
+        "Ports",         "RunningFor", "Size", "State", "Status",
     }  # fmt: skip
     assert (rows[0]["Labels"], rows[0]["State"]) == ("tier=front", "running")
 
@@ -158,8 +158,9 @@ def test_ps_filters_for_dead_ones_without_being_asked_for_all(line: Line) -> Non
     assert line.out == "old\n"
 
 
-@pytest.mark.parametrize(("word", "message"), [("x", "bad format of filter"), ("colour=red", "invalid filter 'colour'"),
-                                               ("status=odd", "invalid filter 'status=odd'"), ("name=(", "invalid filter")])  # fmt: skip
+@pytest.mark.parametrize(("word", "message"), [
+    ("x", "bad format of filter"), ("colour=red", "invalid filter 'colour'"),
+    ("status=odd", "invalid filter 'status=odd'"), ("name=(", "invalid filter")])  # fmt: skip
 def test_a_bad_filter_is_said(line: Line, word: str, message: str) -> None:
     some(line)
     assert line("ps", "-f", word) == 1
@@ -182,7 +183,8 @@ def test_images_shows_a_table(line: Line) -> None:
 
 def test_images_are_found_by_name_filter_and_digest(line: Line) -> None:
     line.engine.listings = [
-        image_of("debian:12"), image_of("debian:13", letter="a", created="2026-11-21T00:00:00Z"), image_of("", letter="f"),
+        image_of("debian:12"), image_of("debian:13", letter="a", created="2026-11-21T00:00:00Z"),
+        image_of("", letter="f"), image_of("own:1", letter="b"),
     ]  # fmt: skip
     form = ["--format", "{{.Repository}}:{{.Tag}}"]
     for words, shown in (
@@ -192,8 +194,36 @@ def test_images_are_found_by_name_filter_and_digest(line: Line) -> None:
     ):  # fmt: skip
         assert line("images", *form, *words) == 0, line.err
         assert line.out.split() == shown, words
+
+
+def test_a_digest_is_shown_where_a_registry_gave_one_to_the_repository(line: Line) -> None:
+    first, second = ("sha256:" + letter * 64 for letter in "12")
+    known = tuple(f"docker.io/library/debian@{digest}" for digest in (first, second))
+    line.engine.listings = [
+        image_of("debian:12", repo_digests=known), image_of("mine:1", repo_digests=known),
+        image_of("", letter="a", repo_digests=known[:1]), image_of("own:1", letter="b"),
+    ]  # fmt: skip
+    form = ["--format", "{{.Repository}} {{.Tag}} {{.Digest}}"]
+    shown = [
+        f"debian 12 {first}", f"debian 12 {second}", "mine 1 <none>", f"debian <none> {first}", "own 1 <none>",
+    ]  # fmt: skip
+    assert line("images", *form) == 0
+    assert line.out.splitlines() == shown
     assert line("images", "--digests") == 0
-    assert "DIGEST" in line.out and "sha256:" + "e" * 64 in line.out
+    assert [[*row.split()[:3]] for row in line.out.splitlines()[1:]] == [row.split() for row in shown]
+    assert line("images") == 0
+    assert [row.split()[0] for row in line.out.splitlines()[1:]] == ["debian", "mine", "debian", "own"]
+
+
+def test_an_image_of_1970_is_old_and_one_without_a_date_has_none(line: Line) -> None:
+    line.engine.listings = [
+        image_of("a:1", created="1970-01-01T00:00:00Z"), image_of("b:1", created="0001-01-01T00:00:00Z"),
+        image_of("c:1", created=""), image_of("d:1", created="yesterday"),
+    ]  # fmt: skip
+    assert line("images", "--format", "{{.CreatedSince}}") == 0
+    old, *rest = line.out.splitlines()
+    assert old.endswith(" years ago")
+    assert rest == ["N/A"] * 3
 
 
 def test_images_prints_each_id_once(line: Line) -> None:
@@ -240,11 +270,12 @@ def test_inspect_of_nothing_prints_an_empty_array_and_fails(line: Line) -> None:
 
 def test_inspect_finds_images_too(line: Line) -> None:
     config = ImageConfig(cmd=("bash",), env=("A=1",), exposed_ports=("80/tcp",))
-    line.engine.listings = [image_of(config=config, size_bytes=5, architecture="amd64")]
+    known = ("docker.io/library/debian@sha256:" + "1" * 64,)
+    line.engine.listings = [image_of(config=config, size_bytes=5, architecture="amd64", repo_digests=known)]
     assert line("inspect", "debian:bookworm") == 0
     [document] = json.loads(line.out)
     assert document["RepoTags"] == ["debian:bookworm"] and document["Config"]["Cmd"] == ["bash"]
-    assert document["RepoDigests"] == ["debian@sha256:" + "e" * 64]
+    assert document["RepoDigests"] == ["debian@sha256:" + "1" * 64]
     assert line("image", "inspect", "-f", "{{.Size}} {{index .Config.Env 0}}", "debian:bookworm") == 0
     assert line.out == "5 A=1\n"
     assert line("inspect", "--type", "container", "debian:bookworm") == 1
@@ -297,8 +328,8 @@ def test_a_template_renders_as_in_go(template: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{", "{{}}", "{{end}}", "{{else}}", "{{range .List}}", "{{.ID.x}}", "{{.Nope}}", "{{$y}}", "{{.ID .ID}}", '{{"a}}',
-     "{{join .ID}}", "{{(.ID}}", "{{.ID)}}", "{{frob}}", "{{range .ID}}{{end}}", "{{index .List 9}}"],
+    ["{{", "{{}}", "{{end}}", "{{else}}", "{{range .List}}", "{{.ID.x}}", "{{.Nope}}", "{{$y}}", "{{.ID .ID}}",
+     '{{"a}}',     "{{join .ID}}", "{{(.ID}}", "{{.ID)}}", "{{frob}}", "{{range .ID}}{{end}}", "{{index .List 9}}"],
 )  # fmt: skip
 def test_a_template_that_makes_no_sense_is_an_error_never_a_crash(template: str) -> None:
     with pytest.raises(TemplateError):

@@ -33,10 +33,12 @@ def test_plain_words_are_image_and_command(line: Line) -> None:
 
 def test_simple_flags_reach_their_fields(line: Line) -> None:
     spec = line.spec(
-        "-it", "--rm", "--init", "--read-only", "--name", "n", "-h", "host", "-w", "/w", "-u", "1:2", "--group-add", "a",
-        "--group-add", "b", "--cap-add", "NET_ADMIN", "--cap-drop", "ALL", "--dns", "1.1.1.1", "--dns-opt", "ndots:1",
-        "--stop-signal", "INT", "--stop-timeout", "3", "--shm-size", "1g", "--sysctl", "a.b=1", "--platform", "linux/arm64",
-        "--pull", "never", "-P", "--annotation", "x=y", "--pid", "host", "--ipc", "container:c", "--uts", "host", "img",
+        "-it", "--rm", "--init", "--read-only", "--name", "n", "-h", "host", "-w", "/w", "-u", "1:2", "--group-add",
+        "a", "--group-add", "b", "--cap-add", "NET_ADMIN", "--cap-drop", "ALL", "--dns", "1.1.1.1", "--dns-opt",
+        "ndots:1",
+        "--stop-signal", "INT", "--stop-timeout", "3", "--shm-size", "1g", "--sysctl", "a.b=1", "--platform",
+        "linux/arm64", "--pull", "never", "-P", "--annotation", "x=y", "--pid", "host", "--ipc", "container:c", "--uts",
+        "host", "img",
     )  # fmt: skip
     assert spec.tty and spec.interactive and spec.auto_remove and spec.init and spec.read_only and spec.publish_all
     assert (spec.name, spec.hostname, spec.workdir, spec.user, spec.groups) == ("n", "host", "/w", "1:2", ("a", "b"))
@@ -63,9 +65,9 @@ def test_an_empty_entrypoint_clears_and_another_replaces(line: Line) -> None:
 
 def test_limits_reach_the_resources(line: Line) -> None:
     limits = line.spec(
-        "-m", "64m", "--memory-swap", "128m", "--memory-reservation", "32m", "--cpus", "0.5", "-c", "512", "--cpuset-cpus",
-        "0-1", "--pids-limit", "100", "--blkio-weight", "300", "--device-read-bps", "/dev/sda:1mb", "--device-write-iops",
-        "/dev/sda:50", "--oom-score-adj", "500", "img",
+        "-m", "64m", "--memory-swap", "128m", "--memory-reservation", "32m", "--cpus", "0.5", "-c", "512",
+        "--cpuset-cpus", "0-1", "--pids-limit", "100", "--blkio-weight", "300", "--device-read-bps", "/dev/sda:1mb",
+        "--device-write-iops", "/dev/sda:50", "--oom-score-adj", "500", "img",
     ).resources  # fmt: skip
     assert (limits.memory_bytes, limits.memory_swap_bytes, limits.memory_reservation_bytes) == (
         64 << 20,
@@ -89,6 +91,7 @@ def test_limits_reach_the_resources(line: Line) -> None:
         (["--memory-swap", "1g"], "--memory-swap needs --memory"),
         (["-m", "64m", "--memory-swap", "1m"], "larger than memory"),
         (["--cpus", "1", "--cpu-quota", "5000"], "conflicting options"),
+        (["-w", "relative"], "needs to be an absolute path"),
         (["--cpus", "0.001"], "at least 0.01"),
         (["--pids-limit", "0"], "--pids-limit"),
         (["--blkio-weight", "5"], "blkio weight"),

@@ -138,8 +138,9 @@ def test_the_size_is_that_of_the_first_terminal(pty: Pty) -> None:
 
 @pytest.mark.parametrize(
     ("text", "keys"),
-    [("ctrl-p,ctrl-q", b"\x10\x11"), ("", b""), ("a,b", b"ab"), ("ctrl-@", b"\0"), ("ctrl-[", b"\x1b"), ("ctrl-\\", b"\x1c"),
-     ("ctrl-]", b"\x1d"), ("ctrl-^", b"\x1e"), ("ctrl-_", b"\x1f"), ("DEL", b"\x7f"), ("ctrl-A,x", b"\x01x")],
+    [("ctrl-p,ctrl-q", b"\x10\x11"), ("", b""), ("a,b", b"ab"), ("ctrl-@", b"\0"), ("ctrl-[", b"\x1b"),
+     ("ctrl-\\", b"\x1c"), ("ctrl-]", b"\x1d"), ("ctrl-^", b"\x1e"), ("ctrl-_", b"\x1f"), ("DEL", b"\x7f"),
+     ("ctrl-A,x", b"\x01x")],
 )  # fmt: skip
 def test_detach_keys_are_bytes(text: str, keys: bytes) -> None:
     assert parse_detach_keys(text) == keys
@@ -209,7 +210,6 @@ def test_input_that_is_not_read_does_not_stop_output(session: FakeSession, capfd
     os.close(read)
     assert end is not None and received == [total]
     assert len(capfd.readouterr().out) == 200 * 20_000
-    assert ("end", None) in session.sent
     assert max(len(data) for kind, data in session.sent if kind == "input") <= CHUNK
 
 
@@ -244,6 +244,15 @@ def test_output_to_a_reader_that_is_slow_and_non_blocking_is_whole(session: Fake
     sender.join()
     os.close(read)
     assert sum(map(len, got)) == 50 * 30_000
+
+
+def test_a_terminal_that_is_hung_up_ends_the_stream_quietly(session: FakeSession) -> None:
+    master, slave = os.openpty()
+    os.close(master)
+    session.far.send(b"oanybody there?")
+    with pytest.raises(BrokenPipeError):
+        Streamer(session, stdin=slave, outputs={1: slave}).run()  # type: ignore[arg-type]
+    os.close(slave)
 
 
 # --- run -it

@@ -111,8 +111,8 @@ def test_never_is_dockers_zero_time() -> None:
     ("seconds", "text"),
     [
         (0.4, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (61, "About a minute"), (180, "3 minutes"),
-        (3600, "About an hour"), (7200, "2 hours"), (47 * 3600, "47 hours"), (3 * 86400, "3 days"), (21 * 86400, "3 weeks"),
-        (90 * 86400, "3 months"), (800 * 86400, "2 years"),
+        (3600, "About an hour"), (7200, "2 hours"), (47 * 3600, "47 hours"), (3 * 86400, "3 days"),
+        (21 * 86400, "3 weeks"),         (90 * 86400, "3 months"), (800 * 86400, "2 years"),
     ],
 )  # fmt: skip
 def test_ages_read_as_dockers(seconds: float, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,16 @@ def test_what_runs_is_written_down_and_forgotten(store: ContainerStore) -> None:
     store.forget_run(ONE)
     assert store.load_running(ONE) is None
     assert store.load(ONE).name == "one"
+
+
+def test_what_a_killed_begin_left_aside_is_swept_once_it_is_old(store: ContainerStore) -> None:
+    add(store, ONE, "one")
+    aside = Path(store.run_dir(TWO)).parent / f".{TWO}.0000"
+    aside.mkdir()
+    (aside / "op.lock").touch()
+    store.sweep_aside()
+    assert aside.exists()
+    os.utime(aside, (0, 0))
+    store.sweep_aside()
+    assert not aside.exists()
+    assert store.ids() == {ONE}

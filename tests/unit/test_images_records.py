@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from cloison.errors import Conflict, InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.records import ImageStore, ImageUse
 from cloison.model.image import Image, ImageConfig
 from cloison.model.reference import parse_reference
@@ -78,6 +78,54 @@ def test_a_digest_finds_the_image_that_was_pulled_by_tag(store: ImageStore) -> N
     assert store.find(f"debian:whatever@{digest}") == pulled
     with pytest.raises(NotFound):
         store.find(f"ubuntu@{digest}")
+
+
+def test_the_digest_of_the_manifest_finds_what_was_pulled_through_an_index(store: ImageStore) -> None:
+    pulled = put(store, 1, "debian:12", repo_digests=("docker.io/library/debian@sha256:" + "e" * 64,))
+    assert store.find(f"debian@{pulled.digest}") == pulled
+    with pytest.raises(NotFound):
+        store.find(f"ubuntu@{pulled.digest}")
+
+
+def test_a_registrys_digest_goes_with_the_last_name_in_its_repository(store: ImageStore) -> None:
+    digest = "debian@sha256:" + "e" * 64
+    pulled = put(store, 1, "debian:12", repo_digests=(f"docker.io/library/{digest}",))
+    for name in ("debian:13", "mine:1"):
+        store.tag("debian:12", name)
+    assert store.remove("debian:12").untagged == ("debian:12",)
+    assert store.find(digest) == pulled
+    assert store.remove("debian:13").untagged == ("debian:13", digest)
+    assert store.find("mine:1").repo_digests == ()
+    removal = store.remove("mine:1")
+    assert (removal.untagged, removal.deleted and removal.deleted.id) == (("mine:1",), pulled.id)
+
+
+def test_images_of_one_moment_are_listed_by_name_and_those_without_last(store: ImageStore) -> None:
+    moment = "2026-01-01T00:00:00Z"
+    put(store, 1, "b", created=moment)
+    put(store, 2, created=moment)
+    put(store, 3, "a", created=moment)
+    assert names(store) == ["a:latest", "b:latest", ""]
+
+
+def test_a_record_without_its_name_is_taken_back(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise NoSpace("cannot write the name")
+
+    kept = put(store, 1, "kept")
+    monkeypatch.setattr(store, "_write_name", full)
+    with pytest.raises(NoSpace):
+        put(store, 2, "new")
+    with pytest.raises(NoSpace):
+        put(store, 1, "other")
+    assert names(store) == ["kept:latest"]
+    assert store.find("kept") == kept
+
+
+def test_a_digest_that_is_a_name_too_is_untagged_once(store: ImageStore) -> None:
+    name = "debian@sha256:" + "e" * 64
+    put(store, 1, name, repo_digests=(f"docker.io/library/{name}",))
+    assert store.remove(name).untagged == (name,)
 
 
 def test_a_name_that_is_given_to_another_image_leaves_the_first_dangling(store: ImageStore) -> None:

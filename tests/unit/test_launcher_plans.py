@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cloison.runtime.plan import VERBS
 from launcher_plan import ASAN_LAUNCHER, LAUNCHER, encode, word
 
-LAUNCHER_SOURCES = Path(LAUNCHER).parents[3] / "launcher"
+LAUNCHER_SOURCES = Path(ASAN_LAUNCHER).parents[1] / "launcher"
 MAX_BYTES = 4 << 20
 GOOD = encode(
     [
@@ -60,7 +60,9 @@ def refused(plan: bytes) -> str:
 
 def raw(*operations: bytes, count: int | None = None, total: int | None = None, version: int = 1) -> bytes:
     body = b"".join(operations)
-    head = struct.pack("<III", version, 16 + len(body) if total is None else total, len(operations) if count is None else count)
+    head = struct.pack(
+        "<III", version, 16 + len(body) if total is None else total, len(operations) if count is None else count
+    )
     return b"clsn" + head + body
 
 
@@ -185,7 +187,8 @@ def test_random_bytes_are_refused_cleanly(noise: bytes) -> None:
 
 
 words = st.one_of(
-    st.binary(max_size=20), st.sampled_from([b"0", b"-1", b"99999999999", b"/", b"..", b"fd:3", b"pipe", b"ffff", b"777"])
+    st.binary(max_size=20),
+    st.sampled_from([b"0", b"-1", b"99999999999", b"/", b"..", b"fd:3", b"pipe", b"ffff", b"777"]),
 )
 
 
@@ -226,6 +229,8 @@ def test_a_plan_that_is_refused_ends_the_launcher_before_anything_is_done(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["3"], ["2", "1"], ["3", "0"], ["x", "1"], ["3", "1", "1"], ["3", "99999999"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["3"], ["2", "1"], ["3", "0"], ["x", "1"], ["3", "1", "1"], ["3", "99999999"]]
+)
 def test_wrong_command_lines_are_refused(arguments: list[str]) -> None:
     assert subprocess.run([ASAN_LAUNCHER, *arguments], capture_output=True, timeout=20).returncode == 2

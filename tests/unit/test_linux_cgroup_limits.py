@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cloison.errors import InvalidArgument, NotFound, Unsupported
-from cloison.linux.cgroup_layout import EVERYWHERE, Layout
+from cloison.linux.cgroup_layout import Layout
 from cloison.linux.cgroup_limits import io_weight_from_blkio, plan_limits, weight_from_shares
 from cloison.model.container import DeviceRate, Resources
 from cloison.oci.runtime import DeviceRule
 
-V1 = Layout(legacy={name: f"/c/{name}" for name in (*EVERYWHERE, "cpuset")})
+CONTROLLERS = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "cpuset")
+V1 = Layout(legacy={name: f"/c/{name}" for name in CONTROLLERS})
 V2 = Layout(unified="/c", unified_controllers=("cpu", "io", "memory", "pids", "cpuset"))
 HYBRID = V1.replace(unified="/c/unified", unified_controllers=("hugetlb",))
 NUMBERS = {"/dev/sda": "8:0", "/dev/sdb": "8:16"}

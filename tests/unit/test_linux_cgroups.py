@@ -67,14 +67,14 @@ def test_version_1_hierarchies_are_found_with_what_they_share(v1: FakeTrees) -> 
     assert {name: layout.version_of(name) for name in ("memory", "blkio", "hugetlb")} == {
         "memory": 1, "blkio": 1, "hugetlb": 0,
     }  # fmt: skip
-    assert len(layout.hierarchies(cpuset=False)) == 6
+    assert len(layout.hierarchies(["cpu", "blkio"])) == 6
 
 
 def test_version_2_has_devices_and_freezer_inborn(v2: FakeTrees) -> None:
     layout = v2.layout()
     names = ("memory", "blkio", "devices", "freezer", "hugetlb")
     assert [layout.version_of(name) for name in names] == [2, 2, 2, 2, 0]
-    assert layout.hierarchies(cpuset=True) == ()
+    assert layout.hierarchies(["cpuset"]) == ()
 
 
 def test_a_hybrid_prefers_the_tree_that_has_the_controller(hybrid: FakeTrees) -> None:
@@ -93,7 +93,7 @@ def test_a_mount_point_with_a_blank_is_read(tmp_path: Path) -> None:
 
 def test_version_1_gets_a_directory_in_each_hierarchy_that_matters(v1: FakeTrees) -> None:
     placement = cgroups.create(v1.layout(), PATH, resources=LIMITS, device_rules=(DeviceRule(allow=False),))
-    names = ("cpu,cpuacct", "memory", "devices", "freezer", "blkio", "pids")
+    names = ("memory", "devices", "pids", "freezer", "cpu,cpuacct")
     assert placement.join == tuple(f"{v1.top}/{name}/{PATH}" for name in names)
     assert placement.into == ""
     assert value(v1, "memory", "memory.limit_in_bytes") == str(64 << 20)
@@ -102,6 +102,27 @@ def test_version_1_gets_a_directory_in_each_hierarchy_that_matters(v1: FakeTrees
     assert value(v1, "cpu,cpuacct", "cpu.cfs_quota_us") == "50000"
     assert value(v1, "devices", "devices.deny") == "a"
     assert not (v1.top / "cpuset" / PATH).exists()
+    assert not (v1.top / "blkio" / PATH).exists()
+
+
+def test_version_1_hierarchies_are_joined_for_their_figures_when_asked_for(v1: FakeTrees) -> None:
+    layout = v1.layout()
+    (v1.top / "cpuset/cpuset.cpus").write_text("0-3\n")
+    (v1.top / "cpuset/cpuset.mems").write_text("0\n")
+    placement = cgroups.create(layout, PATH, resources=Resources(), controllers=layout.legacy)
+    assert set(placement.join) == {f"{v1.top}/{name}/{PATH}" for name in ALL_V1}
+    assert cgroups.find(layout, PATH).join == placement.join
+    assert value(v1, "cpuset", "cpuset.cpus") == "0-3"
+
+
+def test_what_a_limit_of_an_uncommon_controller_made_is_found_and_removed(tmp_path: Path, v1: FakeTrees) -> None:
+    mount = f"1 0 0:1 / {v1.top}/hugetlb rw - cgroup cgroup rw,hugetlb\n"
+    (tmp_path / "mountinfo").write_text(f"{mount}2 0 0:2 / {v1.top}/pids rw - cgroup cgroup rw,pids\n")
+    (v1.top / "hugetlb" / PATH).mkdir(parents=True)
+    layout = read_layout(str(tmp_path / "mountinfo"))
+    assert cgroups.find(layout, PATH).join == (f"{v1.top}/hugetlb/{PATH}",)
+    cgroups.remove(layout, PATH)
+    assert not (v1.top / "hugetlb" / PATH).exists()
 
 
 def test_version_1_cpusets_take_what_the_parent_has(v1: FakeTrees) -> None:
@@ -158,7 +179,8 @@ def test_version_2_without_a_limit_does_not_miss_the_controller(v2: FakeTrees) -
 def test_a_hybrid_limits_in_version_1_and_starts_in_version_2(hybrid: FakeTrees) -> None:
     placement = cgroups.create(hybrid.layout(), PATH, resources=LIMITS, device_rules=(DeviceRule(allow=False),))
     assert placement.into == f"{hybrid.top}/unified/{PATH}"
-    assert len(placement.join) == 6
+    names = ("memory", "devices", "pids", "cpu,cpuacct")  # the version 2 tree freezes, and counts the time
+    assert placement.join == tuple(f"{hybrid.top}/{name}/{PATH}" for name in names)
     assert value(hybrid, "memory", "memory.limit_in_bytes") == str(64 << 20)
     assert value(hybrid, "devices", "devices.deny") == "a"
     assert {Path(file).name for _key, file, _field in placement.stats} == {
@@ -289,7 +311,7 @@ def test_freezing_prefers_version_2_where_the_frozen_can_be_killed(hybrid: FakeT
     cgroups.create(layout, PATH, resources=LIMITS)
     cgroups.freeze(layout, PATH, frozen=True)
     assert cgroups.is_frozen(layout, PATH)
-    assert value(hybrid, "freezer", "freezer.state") == ""
+    assert not (hybrid.top / "freezer" / PATH).exists()
     cgroups.freeze(layout, PATH, frozen=False)
     assert not cgroups.is_frozen(layout, PATH)
 

@@ -10,7 +10,7 @@ from cloison.errors import CloisonError, Denied, InvalidArgument, NotFound
 from cloison.oci.image import Descriptor, Platform
 from cloison.registry.auth import Challenge, Credentials, parse_challenges, parse_token
 from cloison.registry.origin import Guard, kind_of_address, origin_of, printable, registry_origin, resolve
-from cloison.registry.platforms import choose, parse_platform, render_platform
+from cloison.registry.platforms import choose, parse_platform, render_platform, runs_on
 
 # --- challenges -------------------------------------------------------------------------------------------------------
 
@@ -254,3 +254,22 @@ def test_a_platform_that_is_missing_is_not_found(offered: tuple[str, ...]) -> No
         with pytest.raises(NotFound, match=f"no image for platform {wanted}") as caught:
             choose(offer(*offered), parse_platform(wanted), name="app")
         assert "unknown" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "expected"),
+    [
+        ("linux/amd64", "linux/amd64", True),
+        ("linux/arm64", "linux/arm64/v8", True),
+        ("linux/arm/v6", "linux/arm/v7", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+        ("linux/arm64", "linux/amd64", False),
+        ("windows/amd64", "linux/amd64", False),
+    ],
+)
+def test_programs_run_on_their_own_platform_and_on_newer_variants(has: str, wanted: str, expected: bool) -> None:
+    assert runs_on(parse_platform(has), parse_platform(wanted)) is expected
+
+
+def test_an_image_that_does_not_say_its_platform_is_believed_to_run() -> None:
+    assert runs_on(Platform(os="linux", architecture=""), parse_platform("linux/arm64"))

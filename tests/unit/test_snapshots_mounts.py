@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from cloison.snapshots.lookup import read_small_file
 from cloison.snapshots.overlay import Overlay
 
 BASE, TOP = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -27,7 +28,8 @@ def test_the_mount_names_layers_topmost_first_then_the_writable_directories(over
     home = f"{tmp_path}/snapshots/overlay/containers/c1"
     assert (mount.type, mount.source, mount.target) == ("overlay", "overlay", "/")
     assert mount.options == (
-        f"lowerdir+={overlay.layer_path(TOP)}", f"lowerdir+={overlay.layer_path(BASE)}", f"upperdir={home}/upper",
+        f"lowerdir+={overlay.layer_path(TOP)}", f"lowerdir+={overlay.layer_path(BASE)}",
+        f"lowerdir+={overlay.mountpoints}", f"upperdir={home}/upper",
         f"workdir={home}/work", "volatile", "index=off", "metacopy=off", "redirect_dir=nofollow",
     )  # fmt: skip
     assert overlay.mount_of("c1", [BASE, TOP], volatile=True) == mount
@@ -128,3 +130,41 @@ def test_layers_are_listed_and_removed_by_their_chain_id(overlay: Overlay) -> No
     assert overlay.remove_layer(TOP) is False
     assert set(overlay.list_layers()) == {BASE}
     assert overlay.sweep() == 0
+
+
+# --- opaque directories
+
+
+def make_opaque(path: str | Path) -> None:
+    try:
+        os.setxattr(path, "trusted.overlay.opaque", b"y")
+    except PermissionError:
+        pytest.skip("needs root: trusted extended attributes")
+
+
+def test_nothing_below_a_layer_with_an_opaque_root_is_mounted_or_looked_up(overlay: Overlay) -> None:
+    lowest = "sha256:" + "c" * 64
+    os.makedirs(overlay.layer_path(lowest))
+    chain = [lowest, BASE, TOP]
+    make_opaque(overlay.layer_path(BASE))
+    layers = (overlay.layer_path(TOP), overlay.layer_path(BASE), overlay.mountpoints)
+    shown = tuple(f"lowerdir+={path}" for path in layers)
+    made = overlay.prepare("c1", chain, volatile=False)
+    for mount in (made, overlay.mount_of("c1", chain, volatile=False), overlay.plan_mount("c1", chain, volatile=False)):
+        assert tuple(option for option in mount.options if option.startswith("lowerdir")) == shown
+    assert overlay.directories_of("c1", chain)[1:] == (overlay.layer_path(TOP), overlay.layer_path(BASE))
+
+
+def test_an_opaque_directory_hides_the_file_of_the_layer_below(overlay: Overlay) -> None:
+    layers = [Path(overlay.layer_path(layer)) for layer in (TOP, BASE)]
+    for layer in layers:
+        (layer / "etc").mkdir()
+    (layers[1] / "etc/passwd").write_text("root")
+    directories = overlay.directories_of("c1", [BASE, TOP])
+    assert read_small_file(directories, "/etc/passwd") == b"root"
+    make_opaque(layers[0] / "etc")
+    assert read_small_file(directories, "/etc/passwd") == b""
+    assert read_small_file(directories, "/etc/deeper/passwd") == b""
+    assert read_small_file(directories, "/passwd") == b""
+    (layers[0] / "etc/passwd").write_text("new")
+    assert read_small_file(directories, "/etc/passwd") == b"new"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import InvalidArgument, Unavailable
+from cloison.errors import InvalidArgument, NoSpace
 from cloison.model.record import Record
 
 _MIB = 1 << 20
@@ -50,16 +50,12 @@ class DiskReserve:
         self._until_look = 0
 
     def spend(self, count: int) -> None:
-        """``count`` bytes are about to be written. Raises: Unavailable."""
+        """``count`` bytes are about to be written. Raises: NoSpace."""
         self._until_look -= count
         if self._until_look > 0:
             return
         room = os.fstatvfs(self._fd)
         free = room.f_bavail * room.f_frsize
         if room.f_blocks and free - count < min(64 * _MIB, room.f_blocks * room.f_frsize // 64):
-            raise Unavailable(
-                "cannot unpack the layer",
-                why="no space left on device",
-                hint="free some space, or set --data-root elsewhere",
-            )
+            raise NoSpace("cannot unpack the layer")
         self._until_look = min(self._STEP, free // 8)

@@ -16,7 +16,7 @@ from cloison.archive.decompress import decompress
 from cloison.archive.headers import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry
 from cloison.archive.reader import TarReader
 from cloison.archive.tree import OPAQUE_XATTR, WHITEOUT_PREFIX, LayerTree, is_whiteout, split_member
-from cloison.errors import CloisonError, Denied, Unavailable
+from cloison.errors import CloisonError, Denied, NoSpace, Unavailable
 from cloison.model.record import Record
 
 TYPE_CHECKING = False
@@ -121,23 +121,32 @@ class _Unpacker:
     def _make_file(self, entry: Entry, name: bytes, *, parent_fd: int) -> None:
         self.size_bytes += entry.size
         self._reserve.spend(entry.size + 4096)
+        mode = entry.mode & 0o777
         try:
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent_fd)
+            fd = os.open(name, _NEW_FILE, mode, dir_fd=parent_fd)
         except FileExistsError:
             self.tree.remove(name, parent_fd)
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent_fd)
+            fd = os.open(name, _NEW_FILE, mode, dir_fd=parent_fd)
         try:
             if entry.extents is not None:
                 self._write_sparse(fd, entry.extents, real_size=entry.real_size)
             elif entry.size:
                 _write_all(fd, self._reader.pieces())
-            os.fchown(fd, entry.uid, entry.gid)
-            os.fchmod(fd, entry.mode)
-            if entry.xattrs:
-                self._set_xattrs(fd, entry)
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            self._finish_file(fd, entry)
         finally:
             os.close(fd)
+
+    def _finish_file(self, fd: int, entry: Entry) -> None:
+        # each change is a transaction of the file system's journal, a look is not: most files are right from the start
+        info = os.fstat(fd)
+        moved = (info.st_uid, info.st_gid) != (entry.uid, entry.gid)
+        if moved:
+            os.fchown(fd, entry.uid, entry.gid)
+        if moved or info.st_mode & 0o7777 != entry.mode:
+            os.fchmod(fd, entry.mode)
+        if entry.xattrs:
+            self._set_xattrs(fd, entry)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def _write_sparse(self, fd: int, extents: list[tuple[int, int]], *, real_size: int) -> None:
         pieces = self._reader.pieces()
@@ -239,9 +248,10 @@ def _problem(entry: Entry, err: OSError) -> CloisonError:
     """The kernel's refusal of one member, as an error for people."""
     what = f"cannot unpack {shown(entry.name)}"
     reason = os.strerror(err.errno or 0).lower()
-    if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO):
-        hint = "free some space, or set --data-root elsewhere" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return Unavailable("cannot unpack the layer", why=reason, hint=hint)
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("cannot unpack the layer")
+    if err.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+        return Unavailable("cannot unpack the layer", why=reason)
     if err.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         return Denied(what, why=reason, hint="run as root")
     return bad_archive(f"{what}: {reason}")

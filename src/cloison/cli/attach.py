@@ -10,7 +10,6 @@ from cloison.errors import Conflict
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.cli.call import Call
-    from cloison.cli.signals import Handlers
     from cloison.model.container import ContainerRecord
     from cloison.runtime.session import Message, Session
 
@@ -46,14 +45,13 @@ def check_attachable(record: ContainerRecord) -> None:
 
 def stream(call: Call, session: Session, *, record: ContainerRecord, interactive: bool) -> Message | None:
     """Both directions until the end. Signals are forwarded only where no terminal translates keys into them."""
-    from cloison.cli.signals import Handlers
     from cloison.cli.stream import Streamer
 
     session.attach(stdin=interactive, stdout=True, stderr=True)
     if record.spec.tty:
-        quiet: Handlers = Handlers((), lambda _number: None)
-        return foreground.stream_terminal(session, call, interactive=interactive, handlers=quiet, redraw=True)
-    with foreground.forwarding(call, session):
+        return foreground.stream_terminal(session, call, interactive=interactive, forwarded=False, redraw=True)
+    with foreground.forwarder(call) as signals:
+        signals.forward_to(foreground.to_container(call, session))
         return Streamer(session, stdin=output.STDIN if interactive else -1).run()
 
 

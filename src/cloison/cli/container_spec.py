@@ -46,6 +46,7 @@ def container_spec(call: Call) -> ContainerSpec:
     for flag, field in _LISTS.items():
         if call.given(flag):
             fields[field] = tuple(call.texts(flag))
+    _check_workdir(call.text("workdir"))
     _add_words(call, fields)
     _add_modes(call, fields)
     if any(call.given(flag) for flag in ("volume", "mount", "tmpfs", "publish", "device", "ulimit", "add-host")):
@@ -62,6 +63,12 @@ def container_spec(call: Call) -> ContainerSpec:
         _add_logging(call, fields)
     _add_numbers(call, fields)
     return ContainerSpec(**fields)
+
+
+def _check_workdir(path: str) -> None:
+    """Raises: InvalidArgument in docker's words."""
+    if path and not path.startswith("/"):
+        raise InvalidArgument(f"the working directory '{path}' is invalid, it needs to be an absolute path")
 
 
 def _add_words(call: Call, fields: dict[str, Any]) -> None:

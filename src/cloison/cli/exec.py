@@ -7,13 +7,12 @@ import os
 from cloison.cli import foreground
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.run_flags import DETACH_KEYS
-from cloison.errors import Internal
+from cloison.errors import Internal, InvalidArgument
 from cloison.model.container import ExecSpec, Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.cli.call import Call
-    from cloison.cli.signals import Handlers
     from cloison.runtime.session import Session
 
 
@@ -26,29 +25,31 @@ def execute(call: Call) -> int:
         command=tuple(command), env=_environment(call), workdir=call.text("workdir"), user=call.text("user"), tty=tty,
         interactive=interactive, privileged=call.switch("privileged"),
     )  # fmt: skip
+    if spec.workdir and not spec.workdir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{spec.workdir}' is invalid, it needs to be an absolute path")
     keys_wanted = tty and interactive and not detached
     if not detached:
         foreground.check_terminal(tty=tty, interactive=interactive)
     if keys_wanted:
         foreground.detach_keys(call)
-    session = call.engine.containers.exec(name, spec, stdio=_stdio(tty=tty, interactive=interactive, detached=detached))
+    stdio = _stdio(tty=tty, interactive=interactive, detached=detached)
     if detached:
-        session.close()
+        call.engine.containers.exec(name, spec, stdio=stdio).close()
         return 0
-    return _stay(call, session, tty=tty, interactive=interactive)
+    with foreground.forwarder(call) as signals:
+        session = call.engine.containers.exec(name, spec, stdio=stdio)
+        try:
+            with ProcessSignals(session.pid) as process:
+                signals.forward_to(process.send)
+                return _stay(call, session, spec)
+        finally:
+            session.close()
 
 
-def _stay(call: Call, session: Session, *, tty: bool, interactive: bool) -> int:
-    containers = call.engine.containers
-    try:
-        with ProcessSignals(session.pid) as process:
-            if not tty:
-                with process.handlers():
-                    return containers.finish_exec(session)
-            end = foreground.stream_terminal(session, call, interactive=interactive, handlers=process.handlers())
-        return 0 if end is None else containers.finish_exec(session)
-    finally:
-        session.close()
+def _stay(call: Call, session: Session, spec: ExecSpec) -> int:
+    if spec.tty and foreground.stream_terminal(session, call, interactive=spec.interactive, forwarded=True) is None:
+        return 0
+    return call.engine.containers.finish_exec(session)
 
 
 def _stdio(*, tty: bool, interactive: bool, detached: bool) -> Stdio:
@@ -89,11 +90,6 @@ class ProcessSignals:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def handlers(self) -> Handlers:
-        from cloison.cli.signals import proxy
-
-        return proxy(self.send)
 
     def send(self, number: int) -> None:
         """Raises: CloisonError when it has ended."""

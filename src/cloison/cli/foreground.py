@@ -12,8 +12,10 @@ from cloison.model.container import Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloison.cli.call import Call
-    from cloison.cli.signals import Handlers
+    from cloison.cli.signals import Forwarder
     from cloison.model.container import ContainerState
     from cloison.runtime.session import Message, Session
 
@@ -85,14 +87,14 @@ def detach_keys(call: Call) -> bytes:
 
 
 def stream_terminal(
-    session: Session, call: Call, *, interactive: bool, handlers: Handlers, redraw: bool = False
+    session: Session, call: Call, *, interactive: bool, forwarded: bool, redraw: bool = False
 ) -> Message | None:
     """Give the user's terminal to the session until the command ends (its message) or the user detaches (None).
 
-    ``handlers`` forward signals meanwhile. ``redraw`` resizes twice, so that a program which is already running paints
-    its screen again.
+    ``forwarded``: somebody has all signals in hand; otherwise the fatal ones end us, with the terminal restored.
+    ``redraw`` resizes twice, so that a program which is already running paints its screen again.
     """
-    from cloison.cli.signals import SIGWINCH, Handlers, Killed, dying_cleanly
+    from cloison.cli.signals import SIGWINCH, Handlers, dying_cleanly
     from cloison.cli.stream import Streamer
     from cloison.cli.terminal import DetachScanner, RawTerminal
 
@@ -101,21 +103,17 @@ def stream_terminal(
         if rows:
             _tolerantly(session, rows, columns)
 
-    keys = detach_keys(call)
-    streamer = Streamer(
-        session, stdin=output.STDIN if interactive else -1, scanner=DetachScanner(keys) if interactive else None
-    )
+    scanner = DetachScanner(detach_keys(call)) if interactive else None
+    streamer = Streamer(session, stdin=output.STDIN if interactive else -1, scanner=scanner)
     raw = RawTerminal(output.STDIN, wanted=interactive and not call.environ.get("NORAW"))
-    try:
-        with dying_cleanly(raw.restore), Handlers((SIGWINCH,), fit), handlers, raw:
-            if redraw:
-                rows, columns = terminal_size(output.STDIN, output.STDOUT, output.STDERR)
-                if rows:
-                    _tolerantly(session, rows + 1, columns + 1)
-            fit()
-            return streamer.run()
-    except Killed as death:
-        raise SystemExit(128 + death.number) from None
+    deaths = Handlers((), fit) if forwarded else dying_cleanly(raw.restore)
+    with deaths, Handlers((SIGWINCH,), fit), raw:
+        if redraw:
+            rows, columns = terminal_size(output.STDIN, output.STDOUT, output.STDERR)
+            if rows:
+                _tolerantly(session, rows + 1, columns + 1)
+        fit()
+        return streamer.run()
 
 
 def _tolerantly(session: Session, rows: int, columns: int) -> None:
@@ -125,14 +123,18 @@ def _tolerantly(session: Session, rows: int, columns: int) -> None:
         pass  # the command has ended; the loop is about to see it
 
 
-def forwarding(call: Call, session: Session) -> Handlers:
-    """Forward signals to the container's command for the time of a ``with`` block, unless ``--sig-proxy=false``."""
-    from cloison.cli.signals import SIGALRM, Handlers, proxy
+def forwarder(call: Call, *, is_busy: Callable[[], bool] = bool, wanted: bool = True) -> Forwarder:
+    """Who forwards signals in this call; nobody with ``--sig-proxy=false``, or where it is not wanted."""
+    from cloison.cli.signals import SIGALRM, Forwarder
 
-    if not call.switch("sig-proxy", default=True):
-        return Handlers((), lambda _number: None)
     spared = (SIGALRM,) if call.number("timeout") else ()
-    return proxy(lambda number: call.engine.containers.signal(session.id, number), except_for=spared)
+    wanted = wanted and call.switch("sig-proxy", default=True)
+    return Forwarder(is_busy=is_busy, except_for=spared, wanted=wanted)
+
+
+def to_container(call: Call, session: Session) -> Callable[[int], None]:
+    """Sends a signal to the session's container."""
+    return lambda number: call.engine.containers.signal(session.id, number)
 
 
 def say_why_it_ended(state: ContainerState, *, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cloison.cli.inspect_image import split_reference
+from cloison.cli.inspect_image import familiar_digest, split_reference
 from cloison.cli.listing import has_label, matches, parse_filters, print_listing
 from cloison.cli.parser import Flag, Verb
 from cloison.errors import InvalidArgument
@@ -35,7 +35,8 @@ def images(call: Call) -> int:
     if call.words:
         shown = [listing for listing in shown if _is_wanted(listing.reference, call.words[0])]
     full = call.switch("no-trunc")
-    rows = [describe(listing, now_ns=now_ns, full=full) for listing in shown]
+    every = call.switch("digests") or ".Digest" in call.text("format")
+    rows = [row for listing in shown for row in describe(listing, now_ns=now_ns, full=full, every_digest=every)]
     if call.switch("quiet"):
         rows = list({str(row["ID"]): row for row in rows}.values())
     columns = DIGEST_COLUMNS if call.switch("digests") else COLUMNS
@@ -87,11 +88,16 @@ def _is_wanted(reference: str, wanted: str) -> bool:
 
 
 def _matches_pattern(reference: str, wanted: str) -> bool:
-    """Shell patterns against the repository, and against repository:tag."""
+    """Shell patterns against the repository, and repository:tag; no wildcard crosses a slash (as in Go)."""
     from fnmatch import fnmatchcase
 
+    patterns = wanted.split("/")
     repository, tag = split_reference(reference)
-    return fnmatchcase(repository, wanted) or fnmatchcase(f"{repository}:{tag}", wanted)
+    for text in (repository, f"{repository}:{tag}"):
+        parts = text.split("/")
+        if len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns)):
+            return True
+    return False
 
 
 def created_ns(image: Image) -> int:
@@ -102,25 +108,39 @@ def created_ns(image: Image) -> int:
         return 0
 
 
-def describe(listing: ImageListing, *, now_ns: int, full: bool) -> dict[str, object]:
-    """One row under Docker's names."""
+def _is_dated(image: Image) -> bool:
+    """Reproducible images are often of 1970, which is a date; Go's zero time, of the year 1, is none."""
+    try:
+        return parse_rfc3339_ns(image.created) >= 0
+    except ValueError:
+        return False
+
+
+def describe(listing: ImageListing, *, now_ns: int, full: bool, every_digest: bool = False) -> list[dict[str, object]]:
+    """Rows under Docker's names: one, or one a digest that the repository has for the image."""
     image = listing.image
     repository, tag = split_reference(listing.reference)
+    known = [familiar_digest(digest).split("@") for digest in image.repo_digests]
+    if not listing.reference and known:  # its tag has gone to a newer image
+        repository = known[0][0]
+    digests = [digest for name, digest in known if name == repository] or ["<none>"]
     moment_ns = created_ns(image)
+    is_dated = _is_dated(image)
     size = render_size(image.size_bytes)
-    return {
+    row: dict[str, object] = {
         "Containers": "N/A",
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment_ns // SECOND_NS))
-        if moment_ns
+        if is_dated
         else "N/A",
-        "CreatedSince": f"{render_age((now_ns - moment_ns) / SECOND_NS)} ago" if moment_ns else "N/A",
-        "Digest": image.digest or "<none>",
+        "CreatedSince": f"{render_age((now_ns - moment_ns) / SECOND_NS)} ago" if is_dated else "N/A",
+        "Digest": digests[0],
         "ID": image.id if full else image.id.removeprefix("sha256:")[:12],
         "Repository": repository,
         "Size": size,
         "Tag": tag,
         "VirtualSize": size,
     }
+    return [{**row, "Digest": digest} for digest in digests] if every_digest else [row]
 
 
 IMAGES = Verb(

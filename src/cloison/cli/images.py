@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cloison.cli import output
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.terminal import is_terminal
-from cloison.errors import CloisonError, InvalidArgument
+from cloison.errors import CloisonError, InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,14 +35,18 @@ def pull(call: Call) -> int:
 
 
 def remove(call: Call) -> int:
-    """One after the other, for removing one name may decide what another still means."""
+    """One after the other, for removing one name may decide what another still means.
+
+    With ``--force`` one that is not there is said, but no failure.
+    """
     failed = 0
     for name in call.words:
         try:
             lines = call.engine.images.remove([name], force=call.switch("force"))
         except CloisonError as error:
             output.report(error)
-            failed = 1
+            if not (call.switch("force") and isinstance(error, NotFound)):
+                failed = 1
         else:
             for line in lines:
                 output.say(line)
@@ -61,22 +66,24 @@ def load(call: Call) -> int:
         )
     with _open(path or "-") as stream:
         names = call.engine.images.load(stream)
-    if not call.switch("quiet"):
-        for name in names:
-            output.say(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
+    for name in names:
+        output.say(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
     return 0
 
 
 def import_rootfs(call: Call) -> int:
-    """A tar archive of a root file system as an image of one layer; prints its id."""
+    """A root file system, a tar archive or a directory, as an image of one layer; prints its id."""
     source = call.words[0]
     if source.startswith(("http://", "https://")):
         raise InvalidArgument("importing from a URL is not supported", hint=f"curl -fL {source} | cloison import -")
     reference = call.words[1] if len(call.words) > 1 else ""
-    with _open(source) as stream:
-        image = call.engine.images.import_rootfs(
-            stream, reference, changes=tuple(call.texts("change")), message=call.text("message")
-        )
+    changes, message = tuple(call.texts("change")), call.text("message")
+    bring = call.engine.images.import_rootfs
+    if os.path.isdir(source):
+        image = bring(source, reference, changes=changes, message=message)
+    else:
+        with _open(source) as stream:
+            image = bring(stream, reference, changes=changes, message=message)
     output.say(image.id)
     return 0
 
@@ -117,12 +124,12 @@ LOAD = Verb(
     "load", load, summary="Load an image from a tar archive or STDIN", usage="[OPTIONS]", most=0, later="platform",
     flags=(
         Flag("-i, --input", "string", help="Read from tar archive file, instead of STDIN"),
-        Flag("-q, --quiet", help="Suppress the load output"),
+        Flag("-q, --quiet", help="Suppress the load output (there is no progress to suppress)"),
     ),
 )  # fmt: skip
 IMPORT = Verb(
-    "import", import_rootfs, summary="Import the contents from a tarball to create a filesystem image",
-    usage="[OPTIONS] FILE|- [REPOSITORY[:TAG]]", least=1, most=2, later="platform",
+    "import", import_rootfs, summary="Import the contents from a tarball or a directory to create a filesystem image",
+    usage="[OPTIONS] FILE|DIRECTORY|- [REPOSITORY[:TAG]]", least=1, most=2, later="platform",
     flags=(
         Flag("-c, --change", "list", help="Apply Dockerfile instruction to the created image"),
         Flag("-m, --message", "string", help="Set commit message for imported image"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cloison.model.reference import parse_reference
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +17,7 @@ def image_document(image: Image, listings: Sequence[ImageListing]) -> dict[str, 
     return {
         "Id": image.id,
         "RepoTags": [reference for reference in references if "@" not in reference],
-        "RepoDigests": repo_digests(image, references),
+        "RepoDigests": [familiar_digest(digest) for digest in image.repo_digests],
         "Comment": "",
         "Created": image.created,
         "Author": image.author,
@@ -24,19 +26,14 @@ def image_document(image: Image, listings: Sequence[ImageListing]) -> dict[str, 
         **({"Variant": image.variant} if image.variant else {}),
         "Os": image.os,
         "Size": image.size_bytes,
-        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids or image.layers)},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
 
 
-def repo_digests(image: Image, references: Sequence[str]) -> list[str]:
-    """``name@digest`` for each name the image has."""
-    names: list[str] = []
-    for reference in references:
-        name = split_reference(reference)[0]
-        if image.digest and f"{name}@{image.digest}" not in names:
-            names.append(f"{name}@{image.digest}")
-    return names
+def familiar_digest(repo_digest: str) -> str:
+    """``debian@sha256:…`` for ``docker.io/library/debian@sha256:…``."""
+    return parse_reference(repo_digest).familiar
 
 
 def split_reference(reference: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import CloisonError
+from cloison.errors import CloisonError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +37,13 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def say(text: str) -> None:
-    """One line, or several, on standard output."""
-    write_all(STDOUT, (text + "\n").encode("utf-8", "surrogateescape"))
+    """One line, or several, on standard output. Raises: BrokenPipeError, Unavailable (a full disk)."""
+    try:
+        write_all(STDOUT, (text + "\n").encode("utf-8", "surrogateescape"))
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise Unavailable("cannot write to standard output", why=os.strerror(err.errno or 0).lower()) from err
 
 
 def complain(text: str) -> None:

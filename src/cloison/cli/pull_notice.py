@@ -1,4 +1,4 @@
-"""What ``run`` says when it has to fetch its image first: docker's line, which scripts know, then the progress."""
+"""What ``run`` and ``create`` say while they have to fetch their image first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 class PullNotice:
     """A Progress that says and imports nothing until the first news comes; all of it goes to standard error."""
 
-    def __init__(self, image: str, *, environ: Mapping[str, str], missing: bool, quiet: bool = False) -> None:
-        self._image = image
+    def __init__(self, *, environ: Mapping[str, str], quiet: bool = False) -> None:
         self._environ = environ
-        self._missing = missing and not quiet
         self._quiet = quiet
         self._lock = _thread.allocate_lock()
         self._shown: Shown | None = None
@@ -34,10 +32,15 @@ class PullNotice:
     def message(self, text: str) -> None:
         self._open().message(text)
 
+    def is_open(self) -> bool:
+        """Whether a pull has begun and not ended."""
+        return self._shown is not None
+
     def close(self) -> None:
         """Take the bars down."""
         if self._shown is not None:
             self._shown.close()
+            self._shown = None
 
     def __enter__(self) -> PullNotice:
         return self
@@ -50,11 +53,7 @@ class PullNotice:
             if self._shown is None:
                 import sys
 
-                from cloison.cli import output
                 from cloison.cli.progress import progress_on
-                from cloison.model.reference import parse_reference
 
-                if self._missing:
-                    output.complain(f"Unable to find image '{parse_reference(self._image).familiar}' locally")
                 self._shown = progress_on(sys.stderr, environ=self._environ, quiet=self._quiet)
             return self._shown

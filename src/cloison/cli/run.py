@@ -31,20 +31,18 @@ def run(call: Call) -> int:
     foreground.check_terminal(tty=spec.tty, interactive=spec.interactive and "stdin" in (streams or ("stdin",)))
     if spec.tty:
         foreground.detach_keys(call)  # bad keys are refused before anything exists
-        return _run_on_terminal(call, spec)
-    keep_log = not (spec.auto_remove or spec.no_log)
-    stdio = foreground.foreground_stdio(interactive=spec.interactive, keep_log=keep_log, streams=streams)
-    session = _start(call, spec, stdio)
-    expired: list[str] = []
-    with foreground.forwarding(call, session), _alarm(call, session, spec=spec, expired=expired):
-        return _conclude(call, session, expired=expired)
+        stdio = foreground.terminal_stdio()
+    else:
+        keep_log = not (spec.auto_remove or spec.no_log)
+        stdio = foreground.foreground_stdio(interactive=spec.interactive, keep_log=keep_log, streams=streams)
+    return _run_attached(call, spec, stdio)
 
 
 def create(call: Call) -> int:
     """Make a container, print its id."""
     spec = container_spec(call)
     attached_streams(call)
-    with CidFile(call.text("cidfile")) as cidfile, _progress(call, spec) as progress:
+    with CidFile(call.text("cidfile")) as cidfile, _progress(call) as progress:
         record = call.engine.containers.create(spec, progress=progress)
         cidfile.write(record.id)
     output.say(record.id)
@@ -56,39 +54,52 @@ def _run_detached(call: Call, spec: ContainerSpec, streams: tuple[str, ...]) -> 
         raise Conflict("conflicting options: cannot specify both --attach and --detach")
     if spec.timeout_s:
         raise Unsupported("--timeout with --detach is not supported yet", hint="use 'timeout N' from coreutils inside")
-    session = _start(call, spec, foreground.detached_stdio(tty=spec.tty, interactive=spec.interactive))
+    stdio = foreground.detached_stdio(tty=spec.tty, interactive=spec.interactive)
+    session = _start(call, spec, stdio=stdio, progress=_progress(call))
     output.say(session.id)
     session.close()
     return 0
 
 
-def _run_on_terminal(call: Call, spec: ContainerSpec) -> int:
-    session = _start(call, spec, foreground.terminal_stdio())
+def _run_attached(call: Call, spec: ContainerSpec, stdio: Stdio) -> int:
+    """Stay until the command's end; 0 when the user detaches before."""
+    progress = _progress(call)
     expired: list[str] = []
-    handlers = foreground.forwarding(call, session)
-    with _alarm(call, session, spec=spec, expired=expired):
-        end = foreground.stream_terminal(session, call, interactive=spec.interactive, handlers=handlers)
-    if end is None:
-        session.close()
-        return 0
-    return _conclude(call, session, expired=expired)
+    with foreground.forwarder(call, is_busy=progress.is_open) as signals:
+        session = _start(call, spec, stdio=stdio, progress=progress)
+        signals.forward_to(foreground.to_container(call, session))
+        with _alarm(call, session, spec=spec, expired=expired):
+            if spec.tty:
+                interactive, forwarded = spec.interactive, signals.active
+                end = foreground.stream_terminal(session, call, interactive=interactive, forwarded=forwarded)
+                if end is None:
+                    session.close()
+                    return 0
+            return _conclude(call, session, expired=expired)
 
 
-def _start(call: Call, spec: ContainerSpec, stdio: Stdio) -> Session:
+def _start(call: Call, spec: ContainerSpec, *, stdio: Stdio, progress: PullNotice) -> Session:
     """Create and start. With ``--cidfile`` in two steps, so that the file is there before the command runs."""
     containers = call.engine.containers
     if not call.given("cidfile"):
-        with _progress(call, spec) as progress:
+        with progress:
             return containers.run(spec, stdio=stdio, progress=progress)
-    with CidFile(call.text("cidfile")) as cidfile, _progress(call, spec) as progress:
+    with CidFile(call.text("cidfile")) as cidfile, progress:
         record = containers.create(spec, progress=progress)
         cidfile.write(record.id)
     try:
         return containers.start(record.id, stdio=stdio)
     except CloisonError:
         if spec.auto_remove:
-            containers.remove(record.id, force=True, volumes=True)
+            _remove_quietly(call, record.id)
         raise
+
+
+def _remove_quietly(call: Call, container_id: str) -> None:
+    try:
+        call.engine.containers.remove(container_id, force=True, volumes=True)
+    except CloisonError:
+        pass  # the failed start took it away already; its own error is the one to tell
 
 
 def _conclude(call: Call, session: Session, *, expired: list[str]) -> int:
@@ -116,11 +127,11 @@ def _alarm(call: Call, session: Session, *, spec: ContainerSpec, expired: list[s
     return Alarm(spec.timeout_s, ring)
 
 
-def _progress(call: Call, spec: ContainerSpec) -> PullNotice:
+def _progress(call: Call) -> PullNotice:
     """Who tells about a pull, on standard error; ``--quiet`` silences it."""
     from cloison.cli.pull_notice import PullNotice
 
-    return PullNotice(spec.image, environ=call.environ, missing=spec.pull != "always", quiet=call.switch("quiet"))
+    return PullNotice(environ=call.environ, quiet=call.switch("quiet"))
 
 
 def attached_streams(call: Call) -> tuple[str, ...]:

@@ -27,11 +27,11 @@ FORWARDED: Sequence[int] = tuple(number for number in range(1, _signal.NSIG) if 
 FATAL: Sequence[int] = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 
 
-class Killed(BaseException):
+class Killed(SystemExit):
     """A fatal signal came: raised so that every ``finally`` on the way out runs, the terminal's above all."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number)
+        super().__init__(128 + number)
         self.number = number
 
 
@@ -59,17 +59,45 @@ class Handlers:
             _signal.signal(number, _signal.SIG_DFL if previous is None else previous)
 
 
-def proxy(send: Callable[[int], None], *, except_for: Iterable[int] = ()) -> Handlers:
-    """Forward everything that can be forwarded; a container that is gone already is no error."""
+class Forwarder:
+    """Forwards everything that can be forwarded to a command, from before it exists until the ``with`` block ends.
 
-    def forward(number: int) -> None:
-        try:
-            send(number)
-        except CloisonError:
-            pass
+    What comes before `forward_to` is kept for the command, which may be about to say that it is ready. But a fatal
+    signal ends us when it comes a second time, or while ``is_busy`` says that the start may take long (a pull).
+    """
 
-    spared = frozenset(except_for)
-    return Handlers((number for number in FORWARDED if number not in spared), forward)
+    def __init__(self, *, is_busy: Callable[[], bool], except_for: Iterable[int] = (), wanted: bool = True) -> None:
+        spared = frozenset(except_for)
+        numbers = [number for number in FORWARDED if number not in spared] if wanted else []
+        self._handlers = Handlers(numbers, self._handle)
+        self._is_busy = is_busy
+        self._kept: list[int] = []
+        self._send: Callable[[int], None] | None = None
+        self.active = wanted
+
+    def forward_to(self, send: Callable[[int], None]) -> None:
+        """From now on signals go there, those first that came already; a command that has ended is no error."""
+        self._send = send
+        while self._kept:
+            self._handle(self._kept.pop(0))
+
+    def _handle(self, number: int) -> None:
+        if self._send is not None:
+            try:
+                self._send(number)
+            except CloisonError:
+                pass
+        elif number in FATAL and (number in self._kept or self._is_busy()):
+            raise Killed(number)
+        else:
+            self._kept.append(number)
+
+    def __enter__(self) -> Forwarder:
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._handlers.__exit__(*exception)
 
 
 def dying_cleanly(restore: Callable[[], None]) -> Handlers:

@@ -53,20 +53,17 @@ def _start_attached(call: Call, name: str) -> int:
     interactive = call.switch("interactive") and record.spec.interactive
     foreground.check_terminal(tty=record.spec.tty, interactive=interactive)
     foreground.detach_keys(call)
-    session = containers.start(record.id, stdio=_stdio(record, interactive=interactive))
-    try:
-        if record.spec.tty:
-            from cloison.cli.signals import Handlers
-
-            quiet = Handlers((), lambda _number: None)
-            if foreground.stream_terminal(session, call, interactive=interactive, handlers=quiet) is None:
-                return 0
+    # docker's rule: with a terminal the keys are the signals
+    with foreground.forwarder(call, wanted=not record.spec.tty) as signals:
+        session = containers.start(record.id, stdio=_stdio(record, interactive=interactive))
+        signals.forward_to(foreground.to_container(call, session))
+        try:
+            if record.spec.tty:
+                if foreground.stream_terminal(session, call, interactive=interactive, forwarded=False) is None:
+                    return 0
             state = containers.finish(session)
-        else:
-            with foreground.forwarding(call, session):
-                state = containers.finish(session)
-    finally:
-        session.close()
+        finally:
+            session.close()
     foreground.say_why_it_ended(state, name=record.name)
     return state.exit_code
 

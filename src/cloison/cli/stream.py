@@ -69,13 +69,21 @@ class Streamer:
         if message.kind == "output":
             target = self._outputs.get(message.stream, -1)
             if target >= 0:
-                output.write_all(target, message.data)
+                self._write(target, message.data)
         elif message.kind == "failed" and message.error is not None:
             raise message.error
         elif message.kind == "exited":
             self.last = message
             return False
         return message.kind != "closed"
+
+    def _write(self, fd: int, data: bytes) -> None:
+        try:
+            output.write_all(fd, data)
+        except OSError as err:
+            if err.errno == errno.EIO:  # a terminal that was hung up is a reader that has gone
+                raise BrokenPipeError(err.errno, "the terminal was hung up") from err
+            raise
 
     def _read(self) -> bool:
         """Take what was typed; False when it was the detach keys."""

@@ -6,7 +6,7 @@ import time
 
 from cloison.engine import creating, ending, launching
 from cloison.engine.roots import open_roots
-from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.errors import Conflict, InvalidArgument, LaunchFailed, NotFound
 from cloison.linux import proc
 from cloison.model.container import DEFAULT_STOP_TIMEOUT_S, ContainerState, Stdio
 from cloison.store.containers import ContainerStore
@@ -15,13 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloison.engine.images import Images
     from cloison.engine.logs import LogEntry
     from cloison.images.progress import Progress
     from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec
-    from cloison.model.image import Image
     from cloison.model.settings import Settings
     from cloison.runtime.session import Session
     from cloison.store.containers import Running
+    from cloison.store.locks import Lock
 
 _KILL_PATIENCE_S = 10.0
 
@@ -38,8 +39,7 @@ class Containers:
     def create(self, spec: ContainerSpec, *, progress: Progress | None = None) -> ContainerRecord:
         """Make a container that does not run yet. Raises: NotFound (image), InvalidArgument, Conflict, Unavailable."""
         self._open()
-        image = self._image(spec, progress)
-        record, lock = creating.create_container(spec, image, settings=self._settings, durable=True)
+        record, lock = self._create(spec, progress, durable=True)
         with lock:
             if not spec.auto_remove:
                 self._store.forget_run(record.id)
@@ -48,13 +48,18 @@ class Containers:
     def run(self, spec: ContainerSpec, *, stdio: Stdio, progress: Progress | None = None) -> Session:
         """Create and start; on return the command has been executed.
 
-        A ``--rm`` container that cannot start leaves nothing.
+        Raises: as `create` and `start`; only a command that cannot be executed leaves a container, and not with --rm.
         """
         self._open()
-        image = self._image(spec, progress)
-        record, lock = creating.create_container(spec, image, settings=self._settings, durable=False)
+        record, lock = self._create(spec, progress, durable=False)
         with lock:
-            session = launching.start_container(record, settings=self._settings, stdio=stdio)
+            try:
+                session = launching.start_container(record, settings=self._settings, stdio=stdio)
+            except LaunchFailed:
+                raise  # kept with its error, as Docker does, unless --rm
+            except BaseException:
+                creating.discard(record, settings=self._settings)  # the words were wrong: nothing is left of them
+                raise
         # off the path: the command runs already
         if not spec.auto_remove:
             self._store.make_durable(record)
@@ -69,12 +74,19 @@ class Containers:
         if record.state.status == "running":
             raise Conflict(f"container {record.name} is already running")
         with self._store.enter(record.id):
+            try:
+                self._store.load(record.id)  # it may have been removed while we waited for the lock
+            except NotFound:
+                self._store.forget_run(record.id)
+                raise
+            ending.settle(record, settings=self._settings)
             return launching.start_container(record, settings=self._settings, stdio=stdio)
 
     def dry_run(self, spec: ContainerSpec) -> str:
         """The launch plan as text; nothing is made."""
         self._open()
-        record = creating.resolve(spec, self._image(spec, None), container_id="0" * 64)
+        image = self._images().ensure(spec.image, policy=spec.pull, platform=spec.platform)
+        record = creating.resolve(spec, image, container_id="0" * 64)
         return launching.explain(record, settings=self._settings, stdio=detached_stdio(spec))
 
     # -- looking
@@ -183,6 +195,7 @@ class Containers:
                 )  # fmt: skip
             self._end_by_force(record)
         with self._store.enter(record.id):
+            ending.settle(record, settings=self._settings)
             creating.discard(record, settings=self._settings, with_volumes=volumes or record.spec.auto_remove)
 
     def rename(self, name: str, new: str) -> None:
@@ -235,11 +248,18 @@ class Containers:
     def _open(self) -> None:
         if open_roots(self._settings):
             ending.sweep_after_boot(self._settings)
+            self._images().collect()  # what a power cut tore must not be taken for whole
 
-    def _image(self, spec: ContainerSpec, progress: Progress | None) -> Image:
+    def _create(self, spec: ContainerSpec, progress: Progress | None, *, durable: bool) -> tuple[ContainerRecord, Lock]:
+        """A new container with its operation lock held; its image cannot be removed before the record names it."""
+        image, held = self._images().take(spec.image, policy=spec.pull, platform=spec.platform, progress=progress)
+        with held:
+            return creating.create_container(spec, image, settings=self._settings, durable=durable)
+
+    def _images(self) -> Images:
         from cloison.engine.images import Images
 
-        return Images(self._settings).ensure(spec.image, policy=spec.pull, platform=spec.platform, progress=progress)
+        return Images(self._settings)
 
     def _with_state(self, record: ContainerRecord) -> ContainerRecord:
         """The state as of now: files say what was, locks say what is."""

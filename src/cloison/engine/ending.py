@@ -10,7 +10,7 @@ import os
 import time
 
 from cloison.engine import creating
-from cloison.errors import NotFound
+from cloison.errors import Conflict, NotFound
 from cloison.linux import cgroups
 from cloison.model.container import ContainerState
 from cloison.runtime.session import parse_exit
@@ -53,6 +53,21 @@ def finish_run(
         state = final_state(exit or _read_exit(store, container_id), running=running, reason=reason)
         clean_up(record, running, settings=settings, state=state)
         return state
+
+
+def settle(record: ContainerRecord, *, settings: Settings) -> None:
+    """Before another operation: clean up after a run that has ended; the operation lock is held.
+
+    Raises: Conflict when it runs.
+    """
+    store = ContainerStore(settings)
+    running = store.load_running(record.id)
+    if running is None:
+        return
+    if store.monitor_lives(record.id):
+        raise Conflict(f"container {record.name} is running")
+    state = final_state(_read_exit(store, record.id), running=running, reason="")
+    clean_up(record, running, settings=settings, state=state)
 
 
 def clean_up(record: ContainerRecord, running: Running, *, settings: Settings, state: ContainerState) -> None:
@@ -135,6 +150,7 @@ def sweep(settings: Settings) -> int:
     """
     store = ContainerStore(settings)
     swept = 0
+    store.sweep_aside()
     for container_id in store.run_ids():
         if not store.monitor_lives(container_id) and not store.operation_runs(container_id):
             swept += _sweep_one(container_id, settings=settings, store=store)

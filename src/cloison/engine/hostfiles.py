@@ -5,6 +5,8 @@ They are written into the run directory and bound over the image's, so that no b
 
 from __future__ import annotations
 
+import os
+
 from cloison.model.mount import Mount
 from cloison.networks import names
 
@@ -49,13 +51,20 @@ def _resolv_conf(spec: ContainerSpec) -> str:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 16)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # often a link
     except OSError:
         return ""
+    try:
+        return os.read(fd, 1 << 16).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
 
 
 def _write(path: str, text: str) -> None:
-    # plain files: the directory is ours alone and nobody reads them before the container starts
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    # plain files, readable inside: the directory is ours alone and nobody looks at them before the container starts
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(fd, 0o644)  # whatever our caller's umask
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
-from cloison.errors import InvalidArgument, NotFound
+from cloison.errors import CloisonError, InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.records import ImageStore, ImageUse
 from cloison.model.reference import parse_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from cloison.archive.decompress import Readable
     from cloison.images.layout import StoredImage
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # made from this machine's own programs at first use, so that a first `run` needs no network
 HOST_BASE = "host/base"
-_EPOCH = "1970-01-01T00:00:00Z"  # no clock: the same programs give the same image
 _HOST_BASE_CANONICAL = "docker.io/host/base:latest"
 
 
@@ -55,6 +55,19 @@ class Images:
         """While it is held no image, layer or reference is removed: between finding an image and recording its use."""
         return self._store.lock(shared=True)
 
+    def take(
+        self, text: str, *, policy: str = "missing", platform: str = "", progress: Progress | None = None
+    ) -> tuple[Image, Lock]:
+        """`ensure` and `hold` in one: under the lock the image cannot vanish before its use is recorded."""
+        while True:
+            lock = self.hold()
+            found = self._present(text, platform) if policy != "always" or _is_host_base(text) else None
+            if found is not None:
+                return found, lock
+            lock.release()  # bringing it takes the lock for itself
+            self.ensure(text, policy=policy, platform=platform, progress=progress)
+            policy = "missing"
+
     def ensure(
         self, text: str, *, policy: str = "missing", platform: str = "", progress: Progress | None = None
     ) -> Image:
@@ -80,7 +93,13 @@ class Images:
             image = self._store.find(text)
         except NotFound:
             return None
-        return image if not platform or _runs_on(image, platform) else None
+        if not platform:
+            return image
+        from cloison.oci.image import Platform
+        from cloison.registry.platforms import parse_platform, runs_on
+
+        actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+        return image if runs_on(actual, parse_platform(platform)) else None
 
     # -- bringing
 
@@ -95,7 +114,7 @@ class Images:
 
         reference = parse_reference(text)
         news = progress or NoProgress()
-        with self._bringing():
+        with self._bringing(resumable=True):
             before = self._present(reference.canonical, "")
             fetched = fetch(reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news)
             stored = StoredImage(
@@ -103,28 +122,26 @@ class Images:
                 layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
             )  # fmt: skip
             name = reference.canonical_name
-            digests = tuple(sorted({f"{name}@{fetched.digest}", f"{name}@{fetched.manifest_digest}"}))
-            image = self._publish(stored, progress=news, repo_digests=digests)
+            image = self._publish(stored, progress=news, repo_digests=(f"{name}@{fetched.digest}",))
         news.message(f"Digest: {fetched.digest}")
         same = before is not None and before.id == image.id
         news.message(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {reference.familiar}")
         return image
 
     def load(self, stream: Readable) -> Sequence[str]:
-        """Images of a docker-archive or an OCI layout in a tar stream; "Loaded image: …" lines as docker prints them.
+        """Images of a docker-archive or an OCI layout in a tar stream; their names, or the id of one without any.
 
         Raises: InvalidArgument, Unsupported, Unavailable.
         """
         from cloison.images.archives import read_archive
 
-        lines = []
-        with self._bringing():
+        loaded: list[str] = []
+        with self._bringing() as bringing:
+            bringing.is_littered = True  # an archive has files of its own beside those of its images
             for stored in read_archive(stream, blobs=self._blobs, machine=_architecture()):
                 image = self._publish(stored)
-                lines += [f"Loaded image: {name.familiar}" for name in stored.references]
-                if not stored.references:
-                    lines.append(f"Loaded image ID: {image.id}")
-        return lines
+                loaded += [name.familiar for name in stored.references] or [image.id]
+        return loaded
 
     def import_rootfs(
         self, source: Readable | str, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
@@ -145,7 +162,7 @@ class Images:
                 layer = store_directory(source, blobs=blobs)
             else:
                 layer = store_stream(source, blobs=blobs)
-            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            created = _render_time(time.time())
             return self._publish_layer(layer, config, named, created=created, comment=message)
 
     def from_host(self, name: str, commands: Sequence[str]) -> Image:
@@ -158,16 +175,19 @@ class Images:
 
         named = _local_name(name)
         with self._bringing():
-            layer = store_host_layer(commands, blobs=self._blobs)
+            layer, newest_ns = store_host_layer(commands, blobs=self._blobs)
             config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
-            return self._publish_layer(layer, config, named, created=_EPOCH, comment="from this machine")
+            # no clock: the same programs give the same image, as old as the newest of them
+            created = _render_time(newest_ns // 1_000_000_000)
+            return self._publish_layer(layer, config, named, created=created, comment="from this machine")
 
     def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
         """`host/base`, made when it is missing; several first users wait for one maker."""
         from cloison.images.host_base import host_base_commands
         from cloison.store.locks import Lock
 
-        self._bringing().release()  # makes the directory
+        self._open()
+        self._store.incoming().release()  # makes the directory
         with Lock(f"{self._settings.data_root}/images/host-base.lock"):
             found = self._present(HOST_BASE, "")
             if found is not None:
@@ -194,12 +214,24 @@ class Images:
         self._open()
         for name in names:
             self._store.find(name)
-        lines: list[str] = []
-        for name in names:
-            with self._store.lock():
-                removal = self._store.remove(name, force=force, uses=self._uses())
-            lines += _removal_lines(removal)
-        self.collect()
+        removals: list[Removal] = []
+        try:
+            for name in names:
+                with self._store.lock():
+                    removals.append(self._store.remove(name, force=force, uses=self._uses()))
+        finally:
+            self.collect()
+        return [line for removal in removals for line in self._removal_lines(removal)]
+
+    def _removal_lines(self, removal: Removal) -> Sequence[str]:
+        from cloison.snapshots.overlay import Overlay
+
+        lines = [f"Untagged: {name}" for name in removal.untagged]
+        image = removal.deleted
+        if image is not None:
+            snapshots = Overlay(self._settings.data_root)
+            gone = [layer for layer in reversed(image.layers) if not snapshots.has(layer)]
+            lines += [f"Deleted: {digest}" for digest in (image.id, *gone)]
         return lines
 
     def collect(self) -> None:
@@ -223,14 +255,16 @@ class Images:
 
         return Blobs(self._settings.data_root)
 
-    def _bringing(self) -> Lock:
-        """What comes in from now on is not garbage; what crashed before us is."""
+    def _bringing(self, *, resumable: bool = False) -> _Bringing:
+        return _Bringing(self, self._store, resumable=resumable)
+
+    def _sweep(self) -> None:
+        """Remove what crashes left half-written."""
         from cloison.snapshots.overlay import Overlay
 
         self._open()
         self._blobs.sweep()
         Overlay(self._settings.data_root).sweep()
-        return self._store.incoming()
 
     def _open(self) -> None:
         from cloison.engine.roots import open_roots
@@ -278,6 +312,43 @@ class Images:
         ]
 
 
+class _Bringing:
+    """While it is entered, what comes in is not garbage although no record names it; afterwards the rest of it is.
+
+    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs that
+    are complete, so that the next one need not fetch them again.
+    """
+
+    def __init__(self, images: Images, store: ImageStore, *, resumable: bool) -> None:
+        images._sweep()
+        self._images = images
+        self._lock = store.incoming()
+        self._resumable = resumable
+        self.is_littered = False  # set when success leaves something to collect, too
+
+    def __enter__(self) -> _Bringing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        if err is None:
+            if self.is_littered:
+                self._images.collect()
+        elif not (self._resumable and _was_cut_short(err)):
+            try:
+                self._images.collect()
+            except (CloisonError, OSError):
+                pass  # what went wrong first is what people must see; the next collection makes up for it
+
+
+def _was_cut_short(err: BaseException) -> bool:
+    if isinstance(err, NoSpace):
+        return False
+    return isinstance(err, (Unavailable, KeyboardInterrupt))
+
+
 def _is_host_base(text: str) -> bool:
     return text.startswith(HOST_BASE) and parse_reference(text).canonical == _HOST_BASE_CANONICAL
 
@@ -288,27 +359,12 @@ def _local_name(text: str) -> str:
     return text
 
 
+def _render_time(moment_s: float) -> str:
+    """RFC 3339, as configurations have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
+
+
 def _architecture() -> str:
     from cloison.registry.platforms import parse_platform
 
     return parse_platform("").architecture
-
-
-def _runs_on(image: Image, platform: str) -> bool:
-    from cloison.registry.platforms import parse_platform
-
-    wanted = parse_platform(platform)
-    same = (image.os, image.architecture) == (wanted.os, wanted.architecture)
-    return same and (not wanted.variant or image.variant in ("", wanted.variant))
-
-
-def _removal_lines(removal: Removal) -> Sequence[str]:
-    lines = [f"Untagged: {name}" for name in removal.untagged]
-    if removal.deleted is not None:
-        lines += [f"Untagged: {_familiar(digest)}" for digest in removal.deleted.repo_digests[:1]]
-        lines += [f"Deleted: {digest}" for digest in (removal.deleted.id, *reversed(removal.deleted.layers))]
-    return lines
-
-
-def _familiar(canonical: str) -> str:
-    return parse_reference(canonical).familiar

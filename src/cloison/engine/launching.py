@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from cloison.engine import ending, hostfiles, specs
+from cloison.engine import ending, hostfiles, specs, templates
 from cloison.errors import CloisonError, CommandNotFound, CommandNotInvocable, Conflict, Internal
 from cloison.linux import cgroups, proc
 from cloison.model.container import Attachment, ContainerState
@@ -26,8 +26,9 @@ from cloison.store.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloison.model.container import ContainerRecord, Stdio
+    from cloison.model.container import ContainerRecord, Resources, Stdio
     from cloison.model.settings import Settings
+    from cloison.oci.runtime import DeviceRule
     from cloison.runtime.session import Session
 
 _SIGKILL = 9
@@ -72,21 +73,14 @@ class _Start:
         self._session: Session | None = None
 
     def run(self, stdio: Stdio) -> Session:
-        record, settings = self._record, self._settings
-        neighbours = specs.find_neighbours(record.spec, settings=settings)
+        record = self._record
+        neighbours = specs.find_neighbours(record.spec, settings=self._settings)
         attachment = self._lease() if record.spec.network == "bridge" else None
         files = self._host_files(attachment, neighbours)
-        layout = cgroups.read_layout()
-        around, lock = self._surroundings(record, layout)
+        around, lock = self._surroundings(record)
         try:
-            root = Overlay(settings.data_root).mount_of(record.id, record.layers, volatile=record.spec.auto_remove)
-            facts = around.facts
-            build = specs.build_spec(
-                record, root=root, settings=settings, facts=facts, neighbours=neighbours, stdio=stdio, host_files=files
-            )
-            placement = self._place(build, layout)
-            around = around.replace(placement=placement, seccomp=build.seccomp)
-            self._session = launch.launch(plan_launch(build.spec, around=around, stdio=stdio), id=record.id)
+            template = self._template(around, neighbours, files=files, stdio=stdio)
+            self._session = launch.launch(template.ops, id=record.id)
             attach_terminal(self._session, stdio)
         finally:
             os.close(around.monitor.listen)
@@ -94,6 +88,44 @@ class _Start:
         self._conduct(self._session)
         specs.check_neighbours(neighbours)
         return self._session
+
+    def _template(
+        self, around: Surroundings, neighbours: specs.Neighbours, *, files: str, stdio: Stdio
+    ) -> templates.Template:
+        """The plan, known from an equal start before this one or worked out; the cgroups are made on the way."""
+        record = self._record
+        if not templates.is_repeatable(record):
+            return self._plan(around, neighbours, files=files, stdio=stdio)
+        # of what changes from run to run only the id is left, and descriptors, which seldom do
+        monitor = (around.monitor.listen, around.monitor.keep)
+        words = (record.spec, record.image_id, record.argv, record.env, record.workdir, record.user)
+        key = (*words, stdio, around.facts, around.layout, monitor, self._settings)
+        known = templates.find(key)
+        if known is None:
+            template = self._plan(around, neighbours, files=files, stdio=stdio)
+            templates.remember(key, template)
+            return template
+        self._place(around, known.resources, known.device_rules)
+        return known.for_container(record.id)
+
+    def _plan(
+        self, around: Surroundings, neighbours: specs.Neighbours, *, files: str, stdio: Stdio
+    ) -> templates.Template:
+        record, settings = self._record, self._settings
+        root = Overlay(settings.data_root).mount_of(record.id, record.layers, volatile=record.spec.auto_remove)
+        build = specs.build_spec(
+            record,
+            root=root,
+            settings=settings,
+            facts=around.facts,
+            neighbours=neighbours,
+            stdio=stdio,
+            host_files=files,
+        )
+        resources, rules = build.spec.linux.resources, build.spec.linux.device_rules
+        placement = self._place(around, resources, rules)
+        ops = plan_launch(build.spec, around=around.replace(placement=placement, seccomp=build.seccomp), stdio=stdio)
+        return templates.Template(id=record.id, ops=ops, resources=resources, device_rules=rules)
 
     def _host_files(self, attachment: Attachment | None, neighbours: specs.Neighbours) -> str:
         """The directory with hosts, hostname and resolv.conf.
@@ -119,11 +151,11 @@ class _Start:
         self._running = self._running.replace(**changes)
         self._store.save_running(self._record.id, self._running)
 
-    def _place(self, build: specs.Build, layout: cgroups.Layout) -> cgroups.Placement:
-        linux = build.spec.linux
-        return cgroups.create(layout, self._running.cgroup, resources=linux.resources, device_rules=linux.device_rules)
+    def _place(self, around: Surroundings, resources: Resources, rules: tuple[DeviceRule, ...]) -> cgroups.Placement:
+        layout = around.layout or cgroups.read_layout()
+        return cgroups.create(layout, self._running.cgroup, resources=resources, device_rules=rules)
 
-    def _surroundings(self, record: ContainerRecord, layout: cgroups.Layout) -> tuple[Surroundings, Lock]:
+    def _surroundings(self, record: ContainerRecord) -> tuple[Surroundings, Lock]:
         store, spec = self._store, record.spec
         lock = Lock(store.path(record.id, "monitor.lock"))
         try:
@@ -143,7 +175,7 @@ class _Start:
         around = Surroundings(
             placement=cgroups.Placement(),
             staging=staging_directory(self._settings),
-            layout=layout,
+            layout=cgroups.read_layout(),
             facts=read_facts(),
             monitor=monitor,
             configure_network=spec.network == "bridge",

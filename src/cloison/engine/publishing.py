@@ -1,15 +1,18 @@
 """From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, published.
 
-Nothing is visible before everything is right, and on disk: layers appear under their chain IDs by rename, one syncfs
-brings all of them to the disk, and only then the record names them.
+Nothing is visible before everything is right, and on disk: one syncfs brings blobs and unpacked layers to the disk,
+then layers appear under their chain IDs by rename, and only then the record names them. So a layer that can be seen is
+whole, even after a power cut.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 
-from cloison.errors import InvalidArgument
+from cloison.errors import InvalidArgument, Unsupported
+from cloison.images.crew import Crew
 from cloison.model.image import Image
 from cloison.oci.image import chain_ids, parse_config
 from cloison.snapshots.overlay import Overlay
@@ -41,14 +44,17 @@ def publish(
     if len(document.diff_ids) != len(stored.layers):
         raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
     unpacker = _Unpacker(document, stored.layers, data_root=data_root, blobs=blobs, progress=progress)
-    fresh = unpacker.run()
+    with unpacker:
+        unpacker.stage()
+        blobs.sync()
+        fresh = unpacker.commit()
     sizes = _layer_sizes(unpacker.chains, fresh, store=store, snapshots=unpacker.snapshots)
     image = Image(
         id=stored.config_digest, digest=stored.manifest_digest, config=document.config, layers=unpacker.chains,
-        architecture=document.architecture, os=document.os, variant=document.variant, created=document.created,
-        author=document.author, size_bytes=sum(sizes), layer_sizes=sizes, repo_digests=repo_digests,
+        diff_ids=tuple(document.diff_ids), architecture=document.architecture, os=document.os,
+        variant=document.variant, created=document.created, author=document.author, size_bytes=sum(sizes),
+        layer_sizes=sizes, repo_digests=repo_digests,
     )  # fmt: skip
-    blobs.sync()
     _record(image, stored.references, store=store)
     return image
 
@@ -77,55 +83,47 @@ class _Unpacker:
         self._blobs = blobs
         self._progress = progress
         self._staged: dict[int, Staged] = {}
-        self._todo = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
-        self._failure: BaseException | None = None
+        self._is_open = True
         self._lock = threading.Lock()
+        missing = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
+        self._crew = Crew([partial(self._stage, i) for i in missing])
 
-    def run(self) -> dict[str, int]:
-        """Unpack and commit; chain ID -> bytes of the layers that are new. Raises: the first failure."""
-        todo = list(self._todo)
-        try:
-            self._stage_all()
-            fresh = {}
-            for i in todo:
-                staged = self._staged[i]
-                staged.commit(self.chains[i], below=self.chains[:i])
-                fresh[self.chains[i]] = staged.applied.size_bytes
-                self._progress.finish(_short(self._layers[i].digest), "Pull complete")
-            return fresh
-        finally:
-            for staged in self._staged.values():
-                staged.discard()
+    def __enter__(self) -> _Unpacker:
+        return self
 
-    def _stage_all(self) -> None:
-        self._todo.reverse()
-        count = min(len(self._todo), os.cpu_count() or 1, _MAX_WORKERS)
-        threads = [threading.Thread(target=self._work) for _ in range(count - 1)]
-        for thread in threads:
-            thread.start()
-        try:
-            self._work()
-        except BaseException as err:  # interrupted: the others stop at their next piece
-            self._failure = self._failure or err
-        finally:
-            for thread in threads:
-                thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        while (i := self._next()) is not None:
-            try:
-                self._stage(i)
-            except BaseException as err:
-                with self._lock:
-                    self._failure = self._failure or err
-
-    def _next(self) -> int | None:
+    def __exit__(self, *_failure: object) -> None:
+        """What was not committed is thrown away; what a late thread still brings it throws away itself."""
         with self._lock:
-            return self._todo.pop() if self._todo and self._failure is None else None
+            self._is_open = False
+        for staged in self._staged.values():
+            staged.discard()
+
+    def commit(self) -> dict[str, int]:
+        """Make the staged layers visible, base first, since a layer takes looks from those below; chain ID -> bytes."""
+        fresh = {}
+        for i in sorted(self._staged):
+            staged = self._staged[i]
+            staged.commit(self.chains[i], below=self.chains[:i])
+            fresh[self.chains[i]] = staged.applied.size_bytes
+            self._progress.finish(_short(self._layers[i].digest), "Pull complete")
+        if fresh:
+            self.snapshots.sync()
+        return fresh
+
+    def stage(self) -> None:
+        """Unpack all missing layers, unseen. Raises: the first failure, after all threads have ended."""
+        self._crew.run(min(os.cpu_count() or 1, _MAX_WORKERS))
 
     def _stage(self, i: int) -> None:
+        try:
+            self._unpack(i)
+        except (InvalidArgument, Unsupported) as err:
+            # the blob was right when it came in: is it still?
+            if err is not self._crew.failure:
+                self._blobs.check(self._layers[i].digest)
+            raise
+
+    def _unpack(self, i: int) -> None:
         layer = self._layers[i]
         item = _short(layer.digest)
         self._progress.start(item, layer.size, "Extracting")
@@ -134,17 +132,24 @@ class _Unpacker:
             staged = self.snapshots.stage(_Watched(fd, item, owner=self))
         finally:
             os.close(fd)
-        self._staged[i] = staged
+        self._keep(i, staged)
         if staged.applied.diff_id != self._diff_ids[i]:
             raise InvalidArgument(
                 f"layer {layer.digest} does not match",
                 why=f"it unpacks to {staged.applied.diff_id}, not {self._diff_ids[i]}",
             )
 
+    def _keep(self, i: int, staged: Staged) -> None:
+        with self._lock:
+            wanted = self._is_open
+            if wanted:
+                self._staged[i] = staged
+        if not wanted:  # the caller was interrupted and has gone
+            staged.discard()
+
     def advance(self, item: str, count: int) -> None:
         """Another piece was read. Raises: the failure of another layer, so that this one stops too."""
-        if self._failure is not None:
-            raise self._failure
+        self._crew.check()
         self._progress.advance(item, count)
 
 
@@ -169,7 +174,7 @@ def _layer_sizes(
     if len(fresh) < len(chains):
         for listing in store.list():
             fresh = dict(zip(listing.image.layers, listing.image.layer_sizes, strict=False)) | fresh
-    return tuple(fresh[chain] if chain in fresh else snapshots.layer_usage(chain) for chain in chains)
+    return tuple(fresh[chain] if chain in fresh else snapshots.layer_size(chain) for chain in chains)
 
 
 def _short(digest: str) -> str:

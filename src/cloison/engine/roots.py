@@ -10,7 +10,7 @@ import os
 
 from cloison.errors import Denied, InvalidArgument
 from cloison.linux import proc
-from cloison.store.atomic import make_private_directory, write_file
+from cloison.store.atomic import make_private_directory, read_file, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def open_roots(settings: Settings) -> bool:
     mark = f"{settings.run_root}/boot"
     current = proc.boot_id()
     try:
-        with open(mark, encoding="ascii") as file:
-            known = file.read()
+        known = read_file(mark).decode("ascii")
     except FileNotFoundError:
         known = ""
     if known == current:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _ACCESS = frozenset("rwm")
 # What the caller's container is made of may be shared with the host by name only; see security.md on --privileged.
 _SHARED = ("", "host")
+_MIN_MEMORY = 512 << 10  # below, the kernel kills the first process before it is the user's (Docker asks for 6 MB)
 
 
 class Build(Record):
@@ -247,6 +248,12 @@ def _ipc(mode: str) -> str:
 
 
 def _resources(resources: Resources) -> Resources:
+    """The limits asked for, with the default of processes; what no machine of this size could mean is refused."""
+    if resources.memory_bytes is not None and 0 <= resources.memory_bytes < _MIN_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 512KB", why=f"{resources.memory_bytes} bytes were asked")
+    cpus = os.cpu_count() or 1
+    if resources.cpu_quota_us and resources.cpu_quota_us > cpus * (resources.cpu_period_us or 100_000):
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00", why=f"there are only {cpus} CPUs available")
     if resources.pids_limit is None:
         return resources.replace(pids_limit=defaults.PIDS_LIMIT)
     if resources.pids_limit == 0:

@@ -47,7 +47,8 @@ def resolve_user(user: str, groups: Sequence[str], *, passwd: bytes, group: byte
     if user and (not who or (colon and not which)):
         raise InvalidArgument(f"invalid user: {user!r}", why="it is not name|uid[:group|gid]")
     account = _find_account(who, passwd)
-    known = tuple(_groups(group))
+    names = {name for name in (which, *groups, account.name if account else "") if name and not is_number(name)}
+    known = tuple(_groups(group, names)) if names else ()
     uid = account.uid if account else parse_id(who or "0")
     gid = _group_id(which, known) if which else (account.gid if account else 0)
     # an explicit group means exactly that group: Docker adds no memberships then
@@ -99,11 +100,15 @@ def _accounts(passwd: bytes) -> Iterator[_Account]:
             yield _Account(name=fields[0], uid=int(fields[2]), gid=int(fields[3]), home=home)
 
 
-def _groups(group: bytes) -> Iterator[_Group]:
-    for fields in _lines(group):
-        if len(fields) >= 3 and _usable(fields[2]):
-            members = fields[3].split(",") if len(fields) > 3 else []
-            yield _Group(name=fields[0], gid=int(fields[2]), members=tuple(m.strip() for m in members))
+def _groups(group: bytes, names: set[str]) -> Iterator[_Group]:
+    """The groups whose line mentions one of these names: as their own, or among their members."""
+    wanted = [name.encode("utf-8", "surrogateescape") for name in names]
+    for line in group.split(b"\n"):
+        if any(name in line for name in wanted):
+            for fields in _lines(line):
+                if len(fields) >= 3 and _usable(fields[2]):
+                    members = fields[3].split(",") if len(fields) > 3 else []
+                    yield _Group(name=fields[0], gid=int(fields[2]), members=tuple(m.strip() for m in members))
 
 
 def _usable(number: str) -> bool:

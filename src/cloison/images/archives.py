@@ -40,17 +40,12 @@ _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.n
 def read_archive(stream: Readable, *, blobs: Blobs, machine: str) -> Sequence[StoredImage]:
     """Every image of the archive; of a multi-platform one those of ``machine`` (its architecture).
 
-    Blobs that no image needs are removed again. Raises: InvalidArgument, Unsupported, Unavailable (disk full).
+    What came with the archive and belongs to no image stays as a blob: somebody may count on it already, so it is the
+    caller's to collect.  Raises: InvalidArgument, Unsupported, Unavailable (disk full).
     """
     archive = _Archive(blobs)
-    try:
-        archive.read(stream)
-        images = _read_docker(archive) if "manifest.json" in archive else _read_layout(archive, machine=machine)
-    except BaseException:
-        archive.forget(())
-        raise
-    archive.forget(images)
-    return images
+    archive.read(stream)
+    return _read_docker(archive) if "manifest.json" in archive else _read_layout(archive, machine=machine)
 
 
 class _Archive:
@@ -60,7 +55,6 @@ class _Archive:
         self.blobs = blobs
         self._digests: dict[str, str] = {}
         self._links: dict[str, str] = {}
-        self._fresh: list[str] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self._digests
@@ -78,8 +72,6 @@ class _Archive:
             with self.blobs.collector() as out:
                 for piece in reader.pieces():
                     out.write(piece)
-            if out.fresh:
-                self._fresh.append(out.digest)
             self._digests[name] = out.digest
         elif entry.kind == SYMLINK:
             # older docker writes a layer once, and links to it from other images
@@ -114,14 +106,6 @@ class _Archive:
             raise bad_archive(f"blob {descriptor.digest} is missing, or its content is another")
         if self.blobs.size(descriptor.digest) != descriptor.size:
             raise bad_archive(f"blob {descriptor.digest} has not {descriptor.size} bytes")
-
-    def forget(self, images: Sequence[StoredImage]) -> None:
-        """Remove the blobs that came with the archive and belong to no image."""
-        needed = {digest for image in images for digest in (image.manifest_digest, image.config_digest)}
-        needed |= {layer.digest for image in images for layer in image.layers}
-        for digest in self._fresh:
-            if digest not in needed:
-                self.blobs.remove(digest)
 
 
 def _normal(name: bytes, *, inside: bool = True) -> str:

@@ -39,8 +39,10 @@ def find_command(name: str) -> str:
     return ""
 
 
-def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> str:
-    """The layer with these commands and a minimal system around them, as a blob; its digest.
+def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> tuple[str, int]:
+    """The layer with these commands and a minimal system around them, as a blob.
+
+    Its digest, and when its newest file was changed, in ns since the epoch.
 
     Raises: NotFound for a command that is not on this machine, InvalidArgument without any, Unavailable (disk full).
     """
@@ -56,8 +58,8 @@ def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> str:
         tree.add_program(path)
     add_system(tree)
     with blobs.collector() as out:
-        tree.write(TarWriter(out))
-    return out.digest
+        newest_ns = tree.write(TarWriter(out))
+    return out.digest, newest_ns
 
 
 class HostTree:
@@ -199,17 +201,20 @@ class HostTree:
         paths = [find_command(name) for name in needed]
         return [self.add(path) for path in paths if path]
 
-    def write(self, writer: TarWriter) -> None:
-        """All members, parents first."""
+    def write(self, writer: TarWriter) -> int:
+        """All members, parents first; the newest one's time in ns."""
+        newest_ns = 0
         writer.add(new_entry(b"./", DIRECTORY, mode=0o755))
         for path in sorted(self._members, key=lambda path: path.split("/")):
             entry, data = self._members[path](path)
+            newest_ns = max(newest_ns, entry.mtime_ns)
             entry.name = os.fsencode(path.lstrip("/") + ("/" if entry.kind == DIRECTORY else ""))
             if entry.kind == FILE and data is None:
                 _write_file(writer, entry, path)
             else:
                 writer.add(entry, data=data or b"")
         writer.finish()
+        return newest_ns
 
 
 def _write_file(writer: TarWriter, entry: Entry, path: str) -> None:

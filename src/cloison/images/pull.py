@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 
-from cloison.errors import InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.errors import InvalidArgument, NotFound, Unsupported
+from cloison.images.crew import Crew
 from cloison.model.record import Record
 from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, parse_config, parse_manifest
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # docker uses 3; more connections gain little and strain the registry
 _PARALLEL = 4
-_JOIN_S = 2.0
 _MAX_DEPTH = 3
 _MAX_LAYER_BYTES = 1 << 40
 _LAYER_WORDS = ("layer", "rootfs.diff")
@@ -79,7 +79,7 @@ def fetch(
         )
     _check_platform(document, wanted, reference, asked=bool(platform), progress=progress)
     for answer in answers:
-        _keep(answer, blobs)
+        blobs.add_bytes(answer.body, digest=answer.digest)
     return Fetched(
         digest=top.digest, manifest_digest=answers[-1].digest, config=config, config_digest=manifest.config.digest,
         layers=manifest.layers,
@@ -124,7 +124,7 @@ def _check_platform(
 ) -> None:
     """An image that is no index is for one platform: another than asked for is an error, than ours a warning."""
     actual = Platform(os=document.os, architecture=document.architecture, variant=document.variant)
-    if not actual.architecture or runs_on(actual, wanted):
+    if runs_on(actual, wanted):
         return
     names = f"{render_platform(actual)}, not {render_platform(wanted)}"
     if asked:
@@ -134,78 +134,26 @@ def _check_platform(
     progress.message(f"WARNING: {reference.familiar} is for {names}: its programs may not run on this machine")
 
 
-def _keep(answer: ManifestAnswer, blobs: Blobs) -> None:
-    if not blobs.has(answer.digest):
-        with blobs.writer(answer.digest, len(answer.body)) as out:
-            out.write(answer.body)
-
-
 def _bring(
     client: RegistryClient, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
 ) -> None:
     """All of these blobs, each once, a few at a time; the first failure ends the rest and is raised."""
     unique = {descriptor.digest: descriptor for descriptor in descriptors}
-    crew = _Crew(client, list(unique.values()), blobs=blobs, progress=progress, quiet=quiet)
-    try:
-        crew.start(min(_PARALLEL, len(unique)))
-        crew.idle.wait()
-    finally:
-        if not crew.idle.is_set():  # interrupted
-            crew.stop(Unavailable("the pull was interrupted"))
-            crew.idle.wait(_JOIN_S)
-    if crew.failure is not None:
-        raise crew.failure
+    fetcher = _Fetcher(client, blobs=blobs, progress=progress, quiet=quiet)
+    jobs = [partial(fetcher.fetch, descriptor) for descriptor in unique.values()]
+    Crew(jobs, on_stop=client.abort).run(_PARALLEL)
 
 
-class _Crew:
-    """Worker threads' common state: what is left to fetch, and the first failure."""
+class _Fetcher:
+    """Brings one blob after the other; several threads use one."""
 
-    def __init__(
-        self, client: RegistryClient, todo: list[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
-    ) -> None:
-        self.failure: BaseException | None = None
-        # not Thread.join: interrupted by ^C, it takes the thread for dead (CPython issue 90882, until 3.13)
-        self.idle = threading.Event()
-        self._working = 0
+    def __init__(self, client: RegistryClient, *, blobs: Blobs, progress: Progress, quiet: str) -> None:
         self._client = client
-        self._todo = todo[::-1]
         self._blobs = blobs
         self._progress = progress
         self._quiet = quiet
-        self._lock = threading.Lock()
 
-    def start(self, count: int) -> None:
-        self._working = count
-        for _ in range(count):
-            # a daemon: a thread that hangs in the kernel must not hold the process after ^C
-            threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        try:
-            while (descriptor := self._next()) is not None:
-                self._fetch(descriptor)
-        except BaseException as err:
-            self.stop(err)
-        finally:
-            with self._lock:
-                self._working -= 1
-                last = self._working == 0
-            if last:
-                self.idle.set()
-
-    def stop(self, failure: BaseException) -> None:
-        with self._lock:
-            first = self.failure is None
-            if first:
-                self.failure = failure
-        if first:
-            self._client.abort()
-
-    def _next(self) -> Descriptor | None:
-        with self._lock:
-            return self._todo.pop() if self._todo and self.failure is None else None
-
-    def _fetch(self, descriptor: Descriptor) -> None:
+    def fetch(self, descriptor: Descriptor) -> None:
         item = short(descriptor.digest)
         shown = descriptor.digest != self._quiet
         if self._is_there(descriptor):

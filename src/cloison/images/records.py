@@ -56,7 +56,7 @@ class ImageStore:
         """Shared: references, records and layers stay while it is held. Exclusive: they are about to change."""
         if not shared or not os.path.isdir(self._root):
             self._make_directories()
-        return Lock(f"{self._root}/lock", shared=shared)
+        return _lock(f"{self._root}/lock", shared=shared, wait=True)
 
     def _make_directories(self) -> None:
         for path in (self._names, self._records):
@@ -75,7 +75,7 @@ class ImageStore:
 
     def _incoming_lock(self, *, shared: bool, wait: bool) -> Lock:
         self._make_directories()
-        return Lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
+        return _lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
 
     # -- finding
 
@@ -104,11 +104,17 @@ class ImageStore:
         image_id = self._read_name(reference)
         if image_id:
             return self._read_record(image_id)
-        return self._by_digest(reference.canonical) if reference.digest else None
+        return self._by_digest(reference) if reference.digest else None
 
-    def _by_digest(self, canonical: str) -> Image | None:
-        """``name@digest`` of an image that was pulled by its tag."""
-        return next((item.image for item in self.list() if canonical in item.image.repo_digests), None)
+    def _by_digest(self, reference: Reference) -> Image | None:
+        """An image that was pulled by its tag: by the digest of the index that the tag named, or its manifest's."""
+        for item in self.list():
+            image = item.image
+            if reference.canonical in image.repo_digests:
+                return image
+            if reference.digest == image.digest and reference.canonical_name in map(_repository, image.repo_digests):
+                return image
+        return None
 
     def _by_id(self, text: str) -> Image | None:
         prefix = text.removeprefix("sha256:")
@@ -134,7 +140,7 @@ class ImageStore:
             image = self._read_record(f"sha256:{name}") if len(name) == 64 and f"sha256:{name}" not in named else None
             if image is not None:
                 listings.append(ImageListing(reference="", image=image))
-        listings.sort(key=lambda listing: listing.reference)
+        listings.sort(key=lambda listing: (not listing.reference, listing.reference))
         listings.sort(key=lambda listing: listing.image.created, reverse=True)
         return listings
 
@@ -152,8 +158,14 @@ class ImageStore:
             if known is not None:
                 image = image.replace(repo_digests=tuple(sorted({*known.repo_digests, *image.repo_digests})))
             self._write_record(image)
-            if reference is not None:
+            if reference is None:
+                return
+            try:
                 self._write_name(reference, image.id)
+            except BaseException:
+                if known is None:  # nobody knows it yet, and without its name nobody should
+                    _unlink(self._record_path(image.id))
+                raise
 
     def tag(self, source: str, target: str) -> Reference:
         """One more name for an image. Raises: NotFound, InvalidArgument for a target with a digest."""
@@ -174,7 +186,8 @@ class ImageStore:
         names = self.references_of(image.id)
         wanted = _same_names(reference, names) if reference else ()
         if reference and len(wanted) < len(names):
-            return Removal(untagged=self._remove_names(wanted))
+            left = {name.canonical_name for name in names if name not in wanted}
+            return Removal(untagged=self._remove_names(wanted) + self._forget_digests(image, repositories=left))
         if not reference and len({name.canonical_name for name in names}) > 1 and not force:
             raise Conflict(
                 f"unable to delete {_short(image.id)} (must be forced)",
@@ -183,9 +196,17 @@ class ImageStore:
         for use in sorted(uses, key=lambda use: not use.running):
             if use.image_id == image.id and (use.running or not force):
                 raise _in_use(use, text if reference else "")
-        untagged = self._remove_names(names)
+        untagged = dict.fromkeys((*self._remove_names(names), *map(_familiar, image.repo_digests)))
         _unlink(self._record_path(image.id))
-        return Removal(untagged=untagged, deleted=image)
+        return Removal(untagged=tuple(untagged), deleted=image)
+
+    def _forget_digests(self, image: Image, *, repositories: set[str]) -> tuple[str, ...]:
+        """A registry's digests go with the last name in its repository; ``repositories`` are those with names left."""
+        kept = tuple(digest for digest in image.repo_digests if _repository(digest) in repositories)
+        if kept == image.repo_digests:
+            return ()
+        self._write_record(image.replace(repo_digests=kept))
+        return tuple(_familiar(digest) for digest in image.repo_digests if digest not in kept)
 
     def _remove_names(self, names: Sequence[Reference]) -> tuple[str, ...]:
         for name in names:
@@ -230,6 +251,15 @@ class ImageStore:
         write_file(self._name_path(reference), json.dumps(value), durable=True)
 
 
+def _lock(path: str, *, shared: bool, wait: bool) -> Lock:
+    try:
+        return Lock(path, shared=shared, wait=wait)
+    except BlockingIOError:
+        raise
+    except OSError as err:
+        raise disk_error(path, err) from err
+
+
 def _read_json(path: str) -> dict[str, object] | None:
     """A file of ours, or None when it is not there. Raises: Unavailable when it is damaged."""
     try:
@@ -260,6 +290,14 @@ def _same_names(reference: Reference, names: Sequence[Reference]) -> Sequence[Re
         return [name for name in names if name == reference]
     same = [name for name in names if name.canonical_name == reference.canonical_name]
     return [name for name in same if name.digest == reference.digest] or same
+
+
+def _repository(repo_digest: str) -> str:
+    return repo_digest.partition("@")[0]
+
+
+def _familiar(repo_digest: str) -> str:
+    return parse_reference(repo_digest).familiar
 
 
 def _in_use(use: ImageUse, name: str) -> Conflict:

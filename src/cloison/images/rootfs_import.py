@@ -8,7 +8,7 @@ import stat
 from cloison.archive.decompress import CHUNK, decompress
 from cloison.archive.headers import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK
 from cloison.archive.writer import TarWriter, new_entry
-from cloison.errors import InvalidArgument
+from cloison.errors import InvalidArgument, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,19 +40,27 @@ def store_stream(stream: Readable, *, blobs: Blobs) -> str:
 def store_directory(path: str, *, blobs: Blobs) -> str:
     """A directory as a layer: the same files always give the same digest. Mounts below it are not entered.
 
-    Raises: InvalidArgument when it is no directory; OSError.
+    Raises: InvalidArgument when it is no directory, or cannot be read; Unavailable when it changes meanwhile.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except NotADirectoryError:
-        raise InvalidArgument(f"{path} is not a directory") from None
-    try:
-        with blobs.collector() as out:
-            writer = TarWriter(out)
-            _Walk(writer, device=os.fstat(fd).st_dev).directory(fd, b"./")
-            writer.finish()
-    finally:
-        os.close(fd)
+        try:
+            return _store(fd, blobs)
+        finally:
+            os.close(fd)
+    except (EOFError, FileNotFoundError) as err:
+        if not os.path.exists(path):
+            raise InvalidArgument(f"open {path}", why="no such file or directory") from err
+        raise Unavailable(f"cannot import {path}", why="its files changed while they were read") from err
+    except OSError as err:
+        raise InvalidArgument(f"cannot import {path}", why=os.strerror(err.errno or 0).lower()) from err
+
+
+def _store(fd: int, blobs: Blobs) -> str:
+    with blobs.collector() as out:
+        writer = TarWriter(out)
+        _Walk(writer, device=os.fstat(fd).st_dev).directory(fd, b"./")
+        writer.finish()
     return out.digest
 
 

@@ -8,12 +8,15 @@ from cloison.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-# Version 1 hierarchies that every container gets a directory in; cpuset joins when it is asked for, because its
-# directories need set-up of their own and each hierarchy costs one more move.
-EVERYWHERE = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids")
-_KNOWN = (*EVERYWHERE, "cpuset", "net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc")
+# Version 1 hierarchies that every container is in: what bounds it or tells its end. Each further one costs a directory,
+# a move of the process and a mount inside, together a tenth of a start; they are joined when they are asked for.
+_ALWAYS = ("memory", "devices", "pids")
+# Where a version 2 tree stands beside, it freezes, kills and counts processor time for every group (cgroup-v2.rst).
+_WITHOUT_UNIFIED = ("freezer", "cpuacct")
+_OTHERS = ("cpu", "blkio", "cpuset", "net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc")
+_KNOWN = (*_ALWAYS, *_WITHOUT_UNIFIED, *_OTHERS)
 
 
 class Layout(Record):
@@ -33,14 +36,14 @@ class Layout(Record):
         inborn = controller in ("devices", "freezer")
         return 2 if inborn or {"blkio": "io"}.get(controller, controller) in self.unified_controllers else 0
 
-    def hierarchies(self, *, cpuset: bool) -> tuple[str, ...]:
-        """Version 1 mount points that a container needs a directory in, each once."""
-        names = (*EVERYWHERE, "cpuset") if cpuset else EVERYWHERE
+    def hierarchies(self, wanted: Iterable[str] = ()) -> tuple[str, ...]:
+        """Version 1 mount points that a container needs a directory in, each once; ``wanted`` are controllers."""
+        names = (*_ALWAYS, *wanted) if self.unified else (*_ALWAYS, *_WITHOUT_UNIFIED, *wanted)
         return tuple(dict.fromkeys(self.legacy[name] for name in names if name in self.legacy))
 
     def all_roots(self) -> tuple[str, ...]:
         """Every mount point in which a directory of ours may be, version 2 first."""
-        legacy = self.hierarchies(cpuset=True)
+        legacy = self.hierarchies(self.legacy)
         return (self.unified, *legacy) if self.unified else legacy
 
     @property

@@ -124,8 +124,8 @@ def read_field(file: str, field: str) -> int:
 
 def _process_roots(layout: Layout) -> tuple[str, ...]:
     """The version 2 tree and one version 1 hierarchy: a container's processes are in all of the latter or in none."""
-    first = layout.legacy.get("freezer") or next(iter(layout.legacy.values()), "")
-    return tuple(root for root in (layout.unified, first) if root)
+    first = layout.hierarchies()[:1]
+    return (layout.unified, *first) if layout.unified else first
 
 
 def _collect(directory: str, found: set[int]) -> None:

@@ -74,23 +74,26 @@ class Placement(Record):
 
 
 def create(
-    layout: Layout, path: str, *, resources: Resources, device_rules: tuple[DeviceRule, ...] = (), cpuset: bool = False
+    layout: Layout,
+    path: str,
+    *,
+    resources: Resources,
+    device_rules: tuple[DeviceRule, ...] = (),
+    controllers: Iterable[str] = (),
 ) -> Placement:
     """Make a group with its limits. After an error nothing of it is left.
 
-    ``cpuset``: its processors may be chosen later (version 1, where that takes one more directory and move).
+    ``controllers``: those of version 1 whose hierarchies it joins although no limit asks for them.
 
     Raises: Conflict when it exists; Unsupported, Denied, InvalidArgument when a limit cannot be enforced.
     """
     _check_path(path)
     writes = plan_limits(layout, resources=resources, device_rules=device_rules)
-    wants_cpuset = cpuset or any(write.controller == "cpuset" for write in writes)
+    roots = layout.hierarchies((*controllers, *(write.controller for write in writes)))
     made: list[str] = []
     try:
-        for root in layout.hierarchies(cpuset=wants_cpuset):
-            _make(root, path, made=made)
-        if wants_cpuset and "cpuset" in layout.legacy:
-            _seed_cpuset(layout.legacy["cpuset"], path)
+        for root in roots:
+            _make_legacy(layout, root, path, made=made)
         if layout.unified:
             _make(layout.unified, path, made=made)
             _enable_controllers(layout, path, writes=writes)
@@ -101,16 +104,16 @@ def create(
         for directory in reversed(made):
             _rmdir(directory)
         raise
-    return _placement(layout, path, cpuset=wants_cpuset)
+    return _placement(layout, path, roots=roots)
 
 
 def find(layout: Layout, path: str) -> Placement:
     """The placement of a group that exists, for one more process. Raises: NotFound."""
     _check_path(path)
-    if not any(os.path.isdir(f"{root}/{path}") for root in layout.all_roots()):
+    standing = [root for root in layout.all_roots() if os.path.isdir(f"{root}/{path}")]
+    if not standing:
         raise NotFound(f"control group {path} does not exist")
-    cpuset = "cpuset" in layout.legacy and os.path.isdir(f"{layout.legacy['cpuset']}/{path}")
-    return _placement(layout, path, cpuset=cpuset)
+    return _placement(layout, path, roots=[root for root in standing if root != layout.unified])
 
 
 def update(layout: Layout, path: str, *, resources: Resources) -> None:
@@ -118,18 +121,27 @@ def update(layout: Layout, path: str, *, resources: Resources) -> None:
 
     Raises: NotFound; Unsupported, Denied, InvalidArgument; Conflict when more is in use than the new limit.
     """
-    find(layout, path)
+    joined = find(layout, path).join
     writes = plan_limits(layout, resources=resources)
     if layout.unified:
         _enable_controllers(layout, path, writes=writes)
-    if layout.version_of("cpuset") == 1 and any(write.controller == "cpuset" for write in writes):
-        if not os.path.isdir(f"{layout.legacy['cpuset']}/{path}"):
-            raise Unsupported(
-                "cannot choose processors of a container that was started without",
-                why="its processes are not in a cpuset control group",
-                hint="start it with --cpuset-cpus",
-            )
+    for root in dict.fromkeys(layout.legacy[write.controller] for write in writes if write.version == 1):
+        if f"{root}/{path}" not in joined:
+            _join_late(layout, root, path)
     _apply(layout, path, writes=_memory_order(layout, path, writes=writes))
+
+
+def _join_late(layout: Layout, root: str, path: str) -> None:
+    """Bring a group that runs into one more version 1 hierarchy: until none of its processes is outside."""
+    _make_legacy(layout, root, path, made=[])
+    inside: set[int] = set()
+    while strangers := set(pids(layout, path)) - inside:
+        for pid in strangers:
+            try:
+                write_value(f"{root}/{path}/cgroup.procs", str(pid))
+            except ProcessLookupError:
+                pass
+        inside |= strangers
 
 
 def remove(layout: Layout, path: str, *, timeout_s: float = 5.0) -> None:
@@ -187,13 +199,13 @@ def _memory_file(layout: Layout, path: str, *, v1: str, v2: str) -> str:
     return f"{layout.unified}/{path}/{v2}" if version == 2 else ""
 
 
-def _placement(layout: Layout, path: str, *, cpuset: bool) -> Placement:
+def _placement(layout: Layout, path: str, *, roots: Iterable[str]) -> Placement:
     files = (
         ("oom", _memory_file(layout, path, v1="memory.oom_control", v2="memory.events"), "oom_kill"),
         ("memory_peak", _memory_file(layout, path, v1="memory.max_usage_in_bytes", v2="memory.peak"), ""),
     )
     return Placement(
-        join=tuple(f"{root}/{path}" for root in layout.hierarchies(cpuset=cpuset)),
+        join=tuple(f"{root}/{path}" for root in roots),
         into=f"{layout.unified}/{path}" if layout.unified else "",
         stats=tuple((key, file, field) for key, file, field in files if file and os.path.exists(file)),
     )
@@ -267,6 +279,12 @@ def _enable(directory: str, controller: str, *, required: bool) -> None:
             why=f"{directory} is given only: {offered}",
             hint=f"delegate it: set 'Delegate={controller}' in the systemd unit above, or run as root",
         ) from err
+
+
+def _make_legacy(layout: Layout, root: str, path: str, *, made: list[str]) -> None:
+    _make(root, path, made=made)
+    if root == layout.legacy.get("cpuset"):
+        _seed_cpuset(root, path)
 
 
 def _seed_cpuset(root: str, path: str) -> None:

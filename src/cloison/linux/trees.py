@@ -8,6 +8,10 @@ import stat
 
 from cloison.linux.paths import open_in_root
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # deeper directories are moved up before they are emptied, so that neither descriptors nor the stack run out
@@ -75,10 +79,18 @@ def _remove_directory(fd: int, name: str, *, top_fd: int, depth: int) -> None:
 
 def tree_usage(fd: int) -> int:
     """Bytes of disk that everything below the directory ``fd`` occupies; hard links count once."""
+    return sum(info.st_blocks * 512 for info in _each(fd))
+
+
+def tree_content(fd: int) -> int:
+    """Bytes of all regular files below ``fd`` without their holes; hard links count once."""
+    return sum(min(info.st_size, info.st_blocks * 512) for info in _each(fd) if stat.S_ISREG(info.st_mode))
+
+
+def _each(fd: int) -> Iterator[os.stat_result]:
     seen: set[tuple[int, int]] = set()
-    total = 0
     for _path, _directories, files, directory_fd in os.fwalk(".", dir_fd=fd, follow_symlinks=False):
-        total += os.fstat(directory_fd).st_blocks * 512
+        yield os.fstat(directory_fd)
         for name in files:
             try:
                 info = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
@@ -88,5 +100,4 @@ def tree_usage(fd: int) -> int:
                 if (info.st_dev, info.st_ino) in seen:
                     continue
                 seen.add((info.st_dev, info.st_ino))
-            total += info.st_blocks * 512
-    return total
+            yield info

@@ -31,6 +31,7 @@ class Image(Record):
     digest: str  # "sha256:…" of the manifest
     config: ImageConfig
     layers: tuple[str, ...]  # chain IDs ("sha256:…"), base first
+    diff_ids: tuple[str, ...] = ()  # of the same layers, each alone; () in records of before there was this field
     architecture: str = ""
     os: str = "linux"
     variant: str = ""

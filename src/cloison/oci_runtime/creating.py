@@ -133,7 +133,13 @@ class _Creation:
 
     def _make_cgroup(self, layout: cgroups.Layout, path: str) -> cgroups.Placement:
         linux = self._spec.linux
-        return cgroups.create(layout, path, resources=linux.resources, device_rules=linux.device_rules, cpuset=True)
+        return cgroups.create(
+            layout,
+            path,
+            resources=linux.resources,
+            device_rules=linux.device_rules,
+            controllers=layout.legacy,  # callers read figures in all of them, by the paths in /proc/<pid>/cgroup
+        )
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
         hooks = self._spec.hooks

@@ -76,8 +76,8 @@ def choose(descriptors: Sequence[Descriptor], wanted: Platform, *, name: str) ->
 
 
 def runs_on(has: Platform, wanted: Platform) -> bool:
-    """Whether programs for the platform ``has`` run where ``wanted`` ones do."""
-    return _rank(has, wanted) is not None
+    """Whether programs for the platform ``has`` run where ``wanted`` ones do; who does not say is believed to."""
+    return not has.architecture or _rank(has, wanted) is not None
 
 
 def _rank(has: Platform, wanted: Platform) -> int | None:

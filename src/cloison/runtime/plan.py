@@ -25,6 +25,9 @@ MAX_WORDS = 16384
 
 _write = object.__setattr__
 
+# Four hundred words a plan, nearly all of them short: a look-up instead of a call each.
+_SMALL = tuple([number.to_bytes(4, "little") for number in range(256)])
+
 # Sides: B before the clone, P in the launcher after it, C in the child, M the monitor's configuration.
 SIDES = "BPCM"
 
@@ -162,7 +165,10 @@ def encode(ops: tuple[Op, ...], *, numbers: Mapping[str, int] | None = None) -> 
     check(ops)
     if len(ops) > MAX_OPERATIONS:
         raise InvalidArgument(f"the launch plan has {len(ops)} operations", why=f"{MAX_OPERATIONS} are possible")
-    body = b"".join(_operation(each, numbers or {}) for each in ops)
+    pieces: list[bytes] = []
+    for each in ops:
+        _add_operation(pieces, each, numbers=numbers or {})
+    body = b"".join(pieces)
     total = len(MAGIC) + 12 + len(body)
     if total > MAX_BYTES:
         raise InvalidArgument(
@@ -173,20 +179,20 @@ def encode(ops: tuple[Op, ...], *, numbers: Mapping[str, int] | None = None) -> 
     return b"".join((MAGIC, _u32(VERSION), _u32(total), _u32(len(ops)), body))
 
 
-def _operation(each: Op, numbers: Mapping[str, int]) -> bytes:
+def _add_operation(pieces: list[bytes], each: Op, *, numbers: Mapping[str, int]) -> None:
     words = (each.verb, *each.words)
     if len(words) > MAX_WORDS:
         raise InvalidArgument(f"'{each.verb}' has {len(words)} words", why=f"{MAX_WORDS} are possible")
     if numbers and (positions := VERBS[each.verb].descriptors):
         words = _renumbered(words, positions, numbers=numbers)
-    pieces = [_u32(len(words))]
+    pieces.append(_u32(len(words)))
     for word in words:
         if isinstance(word, str):
             if "\0" in word:
                 raise InvalidArgument(f"an argument of '{each.verb}' holds a NUL byte", why=_quote(word))
             word = word.encode("utf-8", "surrogateescape")
-        pieces += (_u32(len(word)), word, b"\0")
-    return b"".join(pieces)
+        size = len(word)
+        pieces += (_SMALL[size] if size < 256 else _u32(size), word, b"\0")
 
 
 def _renumbered(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO in the image's place must not hang us (CVE-2024-9676)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OPAQUE_MARK = "trusted.overlay.opaque"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -44,10 +45,10 @@ def _look(directory: str, parts: list[str], *, path: str, limit: int) -> bytes |
             return None
         raise
     try:
-        for part in parts[:-1]:
+        for depth, part in enumerate(parts[:-1]):
             status = _lstat(fd, part)
             if status is None:
-                return None
+                return _absent(directory, parts[:depth])
             if stat.S_ISLNK(status.st_mode):
                 return _look_through_links(directory, path, limit=limit)
             if not stat.S_ISDIR(status.st_mode):
@@ -55,19 +56,35 @@ def _look(directory: str, parts: list[str], *, path: str, limit: int) -> bytes |
             child = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = child
-        return _read_last(fd, parts[-1], directory=directory, path=path, limit=limit)
+        status = _lstat(fd, parts[-1])
+        if status is None:
+            return _absent(directory, parts[:-1])
+        if stat.S_ISLNK(status.st_mode):
+            return _look_through_links(directory, path, limit=limit)
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            return b""
+        return _read_last(fd, parts[-1], path=path, limit=limit)
     finally:
         os.close(fd)
 
 
-def _read_last(fd: int, name: str, *, directory: str, path: str, limit: int) -> bytes | None:
-    status = _lstat(fd, name)
-    if status is None:
-        return None
-    if stat.S_ISLNK(status.st_mode):
-        return _look_through_links(directory, path, limit=limit)
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-        return b""
+def _absent(directory: str, parents: list[str]) -> bytes | None:
+    """b"" when a directory on the way is opaque, so that the layers below do not show there; else None."""
+    for depth in range(1, len(parents) + 1):
+        if is_opaque("/".join((directory, *parents[:depth]))):
+            return b""
+    return None
+
+
+def is_opaque(path: str) -> bool:
+    """Whether a directory hides what lies under it in the layers below (overlayfs.rst, "opaque directories")."""
+    try:
+        return os.getxattr(path, _OPAQUE_MARK, follow_symlinks=False) == b"y"
+    except OSError:  # almost always: there is no mark
+        return False
+
+
+def _read_last(fd: int, name: str, *, path: str, limit: int) -> bytes:
     file = os.open(name, _FILE, dir_fd=fd)
     try:
         return _read_regular(file, path, limit=limit)

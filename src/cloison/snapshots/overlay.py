@@ -2,6 +2,7 @@
 
     snapshots/overlay/layers/<hex of the chain ID>/    a layer's root; committed by rename, never changed after
     snapshots/overlay/containers/<id>/{upper,work}     what one container writes
+    snapshots/overlay/mountpoints/                     below every image: where we mount, should the image not have it
     snapshots/overlay/incoming/<token>{/,.lock}        being unpacked; a free lock means a crash
     snapshots/overlay/incoming/<token>.gone/           being removed
 
@@ -15,10 +16,10 @@ import os
 import time
 
 from cloison.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from cloison.linux.trees import remove_tree
 from cloison.model.digest import split_digest
 from cloison.model.mount import Mount
-from cloison.store.atomic import disk_error, make_private_directory
+from cloison.snapshots.lookup import is_opaque
+from cloison.store.atomic import disk_error, make_private_directory, sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ _ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-
 _GUARDS = ("index=off", "metacopy=off", "redirect_dir=nofollow")
 # where the kernel notes that an overlay was mounted volatile (overlayfs.rst, "Volatile mount")
 _VOLATILE_MARK = "work/work/incompat"
+# What the kernel leaves in a working directory, in the order in which it can be removed.
+_LEFT_BY_KERNEL = ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work")
+# An image without them would have them made in each container's own layer, and removed again: half a millisecond.
+_MOUNTPOINTS = ("dev", "proc", "sys", "etc")
+_MOUNTPOINT_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
 
 
 class Overlay:
@@ -45,6 +51,7 @@ class Overlay:
         self._layers = f"{self._root}/layers"
         self._containers = f"{self._root}/containers"
         self._incoming = f"{self._root}/incoming"
+        self.mountpoints = f"{self._root}/mountpoints"
 
     # -- layers
 
@@ -75,9 +82,13 @@ class Overlay:
     def remove_layer(self, chain_id: str) -> bool:
         return self._remove(self.layer_path(chain_id))
 
-    def layer_usage(self, chain_id: str) -> int:
-        """Bytes on disk of one layer."""
-        return _usage(self.layer_path(chain_id))
+    def sync(self) -> None:
+        """The names of committed layers survive a power cut."""
+        sync_directory(self._layers)
+
+    def layer_size(self, chain_id: str) -> int:
+        """Bytes of all regular files of one layer, counted like `Applied.size_bytes`."""
+        return _measure(self.layer_path(chain_id), of_disk=False)
 
     def list_layers(self) -> Iterator[str]:
         return (f"sha256:{name}" for name in _names(self._layers))
@@ -93,6 +104,8 @@ class Overlay:
             raise _missing(layers[-1]) from None
         try:
             self._make_home(home)
+            if not os.path.exists(f"{self.mountpoints}/{_MOUNTPOINT_FILES[-1]}"):
+                self._make_mountpoints()
             # upper's own attributes are what the container sees as those of "/"
             os.mkdir(f"{home}/upper", 0o755)
             os.mkdir(f"{home}/work", 0o700)
@@ -138,7 +151,7 @@ class Overlay:
         self.remove_directory(f"{home}/{_VOLATILE_MARK}")
 
     def _mount(self, home: str, layers: Sequence[str], *, volatile: bool) -> Mount:
-        lower = [f"lowerdir+={self.layer_path(layer)}" for layer in reversed(layers)]
+        lower = [f"lowerdir+={path}" for path in (*self._visible(layers), self.mountpoints)]
         writable = [f"upperdir={home}/upper", f"workdir={home}/work", *(("volatile",) if volatile else ())]
         return Mount(type="overlay", source="overlay", target="/", options=(*lower, *writable, *_GUARDS))
 
@@ -148,16 +161,31 @@ class Overlay:
 
     def directories_of(self, container_id: str, layers: Sequence[str]) -> tuple[str, ...]:
         """What the container's root is made of, topmost first, for `cloison.snapshots.lookup`."""
-        return (f"{self._home(container_id)}/upper", *(self.layer_path(layer) for layer in reversed(layers)))
+        return (f"{self._home(container_id)}/upper", *self._visible(layers))
+
+    def _visible(self, layers: Sequence[str]) -> Sequence[str]:
+        """Directories of the layers that show, topmost first: none below one whose root hides all that was before.
+
+        Overlay heeds the mark of an opaque directory everywhere but on a layer's own root, so we must. Looking costs
+        3 us a layer and is not done for the lowest, under which nothing can hide.
+        """
+        paths = [self.layer_path(layer) for layer in reversed(layers)]
+        for count, path in enumerate(paths[:-1], 1):
+            if is_opaque(path):
+                return paths[:count]
+        return paths
 
     def remove(self, container_id: str) -> bool:
-        return self.remove_directory(self._home(container_id))
+        home = self._home(container_id)
+        return _remove_unwritten(home) or self.remove_directory(home)
 
     def remove_directory(self, path: str) -> bool:
         """Remove a directory of ours that a container has filled; whether it was there.
 
         Raises: Unavailable when something is still mounted below it, or the disk fails.
         """
+        from cloison.linux.trees import remove_tree
+
         try:
             parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
         except FileNotFoundError:
@@ -175,7 +203,7 @@ class Overlay:
         return iter(_names(self._containers))
 
     def usage(self, container_id: str) -> int:
-        return _usage(f"{self._home(container_id)}/upper")
+        return _measure(f"{self._home(container_id)}/upper", of_disk=True)
 
     # -- inside
 
@@ -199,24 +227,53 @@ class Overlay:
             raise InvalidArgument(f"invalid snapshot name: {container_id!r}")
         return f"{self._containers}/{container_id}"
 
+    def _make_mountpoints(self) -> None:
+        """In place, the last of them last: who mounts half of it makes the rest in the container's own layer."""
+        self._make_directories()
+        for name in ("", *_MOUNTPOINTS):
+            path = f"{self.mountpoints}/{name}"
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                continue
+            os.chmod(path, 0o755)
+        for name in _MOUNTPOINT_FILES:
+            fd = os.open(f"{self.mountpoints}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.fchmod(fd, 0o644)
+            os.close(fd)
+
     def _make_directories(self) -> None:
         for path in (self._root, self._layers, self._containers, self._incoming):
             make_private_directory(path)
+
+
+def _remove_unwritten(home: str) -> bool:
+    """Remove a container's directories when it wrote nothing, as most with ``--rm``: no walk. False: look closer."""
+    try:
+        os.rmdir(f"{home}/upper")  # refused, with nothing changed, when there is anything in it
+        for name in _LEFT_BY_KERNEL:
+            if name.endswith("volatile"):
+                os.unlink(f"{home}/{name}/dirty")
+            os.rmdir(f"{home}/{name}")
+        os.rmdir(home)
+    except OSError:
+        return False
+    return True
 
 
 def _missing(chain_id: str) -> NotFound:
     return NotFound(f"layer {chain_id} is missing", hint="remove the image and pull it again")
 
 
-def _usage(path: str) -> int:
-    from cloison.linux.trees import tree_usage
+def _measure(path: str, *, of_disk: bool) -> int:
+    from cloison.linux.trees import tree_content, tree_usage
 
     try:
         fd = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return 0
     try:
-        return tree_usage(fd)
+        return tree_usage(fd) if of_disk else tree_content(fd)
     finally:
         os.close(fd)
 

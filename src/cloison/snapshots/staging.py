@@ -29,7 +29,10 @@ class Staged:
         token = os.urandom(8).hex()
         self._path = f"{incoming}/{token}"
         # the lock before the directory: whoever sweeps can tell that the directory is somebody's
-        self._lock = Lock(self._path + _LOCK_SUFFIX)
+        try:
+            self._lock = Lock(self._path + _LOCK_SUFFIX)
+        except OSError as err:
+            raise disk_error(self._path, err) from err
         self.applied = Applied(diff_id="", size_bytes=0, entries=0)
         try:
             os.mkdir(self._path, 0o755)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cloison.errors import CloisonError, Denied, Unavailable
+from cloison.errors import CloisonError, Denied, NoSpace, Unavailable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -66,9 +66,17 @@ def sync_directory(path: str) -> None:
 
 
 def make_private_directory(path: str) -> None:
-    """mkdir -p with 0700 (other users' programs must not reach setuid files inside: CVE-2024-25621)."""
+    """mkdir -p with 0700 for every part that is missing, not for the last one alone as `os.makedirs` does.
+
+    Other users' programs must not reach setuid files below (CVE-2024-25621). What exists keeps its mode.
+    """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_private_directory(os.path.dirname(path))
+        make_private_directory(path)
     except OSError as err:
         raise disk_error(path, err) from err
 
@@ -76,9 +84,7 @@ def make_private_directory(path: str) -> None:
 def disk_error(path: str, err: OSError) -> CloisonError:
     """An OSError about one of our files, as an error for people."""
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            f"cannot write {path}", why="no space left on device", hint="free some space, or set --data-root elsewhere"
-        )
+        return NoSpace(f"cannot write {path}")
     if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(
             f"cannot write {path}",

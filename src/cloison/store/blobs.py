@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _ALGORITHMS = ("sha256", "sha512")
+_CHUNK = 1 << 20
 
 
 class Blobs:
@@ -54,15 +55,36 @@ class Blobs:
             raise NotFound(f"no such blob: {digest}") from None
 
     def read(self, digest: str, limit: int = 4 << 20) -> bytes:
-        """All of a small blob, verified again. Raises: NotFound; InvalidArgument above ``limit`` or when damaged."""
-        fd = self.open(digest)
-        with os.fdopen(fd, "rb", buffering=0) as file:
+        """All of a small blob, verified again. Raises: NotFound; InvalidArgument above ``limit``; as `check`."""
+        with os.fdopen(self.open(digest), "rb", buffering=0) as file:
             data = file.read(limit + 1) or b""
-        if len(data) > limit:
-            raise InvalidArgument(f"blob {digest} is too large", why=f"more than {limit} bytes")
-        if hashlib.new(digest.partition(":")[0], data).hexdigest() != digest.partition(":")[2]:
-            raise Unavailable(f"blob {digest} is damaged on disk", hint="remove the image and pull it again")
+            if len(data) > limit:
+                raise InvalidArgument(f"blob {digest} is too large", why=f"more than {limit} bytes")
+            if hashlib.new(digest.partition(":")[0], data).hexdigest() != digest.partition(":")[2]:
+                raise self._drop(digest, file.fileno())
         return data
+
+    def check(self, digest: str) -> None:
+        """Hash it again. Raises: NotFound; Unavailable when it is damaged: it is removed then, to be brought anew."""
+        with os.fdopen(self.open(digest), "rb", buffering=0) as file:
+            found = hashlib.new(digest.partition(":")[0])
+            while piece := file.read(_CHUNK):
+                found.update(piece)
+            if found.hexdigest() != digest.partition(":")[2]:
+                raise self._drop(digest, file.fileno())
+
+    def _drop(self, digest: str, fd: int) -> Unavailable:
+        """Remove the damaged file, unless somebody has put a whole one in its place meanwhile."""
+        path = self.path(digest)
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False)):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        return Unavailable(
+            f"blob {digest} was damaged on disk", why="its content had changed, so it was removed",
+            hint="pull or load the image again",
+        )  # fmt: skip
 
     def writer(self, digest: str, size: int = -1) -> BlobWriter:
         """Stream a blob in; it becomes visible at the end of the ``with`` block, when digest and size are right.
@@ -76,13 +98,24 @@ class Blobs:
         """A writer for bytes whose digest is not known before; afterwards its ``digest`` names them (sha256)."""
         return BlobWriter(self, incoming=self._incoming, digest="", size=-1)
 
-    def add_bytes(self, data: bytes) -> str:
-        """Store these bytes; the digest names them."""
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        if not self.has(digest):
+    def add_bytes(self, data: bytes, *, digest: str = "") -> str:
+        """Store these bytes; the digest (of the algorithm that a given one has) names them.
+
+        Raises: InvalidArgument when they are not those of ``digest``; Unavailable, Denied.
+        """
+        digest = digest or "sha256:" + hashlib.sha256(data).hexdigest()
+        if not self._holds(digest, data):
             with self.writer(digest, len(data)) as out:
                 out.write(data)
         return digest
+
+    def _holds(self, digest: str, data: bytes) -> bool:
+        """Whether the blob is there and undamaged: we have its content at hand, so looking costs little."""
+        try:
+            with os.fdopen(self.open(digest), "rb", buffering=0) as file:
+                return file.read(len(data) + 1) == data
+        except NotFound:
+            return False
 
     def remove(self, digest: str) -> bool:
         """Whether there was one."""
@@ -106,6 +139,8 @@ class Blobs:
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sync_filesystem(fd)
+        except OSError as err:
+            raise disk_error(self.root, err) from err
         finally:
             os.close(fd)
 
@@ -124,7 +159,6 @@ class BlobWriter:
         self.digest = digest
         self.expected = size
         self.written = 0
-        self.fresh = False  # whether the store did not have it before
         self._blobs = blobs
         self._incoming = incoming
         self._temporary = ""
@@ -191,7 +225,6 @@ class BlobWriter:
             raise InvalidArgument(f"blob {self.digest} does not match", why=f"its content is {found}")
         self.digest = found
         path = self._blobs.path(found)
-        self.fresh = not os.path.exists(path)
         try:
             os.fchmod(self._fd, 0o444)
             os.rename(self._temporary, path)

@@ -78,7 +78,8 @@ class ContainerStore:
 
         The directory appears with its lock already held (made aside, renamed): a sweeper never sees it unguarded.
         """
-        for directory in (self._names, self._kept, aside := f"{self._transient}/.{container_id}"):
+        aside = f"{self._transient}/.{container_id}.{os.urandom(4).hex()}"
+        for directory in (self._names, self._kept, aside):
             make_private_directory(directory)
         lock = Lock(f"{aside}/op.lock")
         try:
@@ -225,8 +226,11 @@ class ContainerStore:
         """Remove directories of `begin` whose maker died before the rename (a minute is more than it ever takes)."""
         for name in os.listdir(self._transient):
             path = f"{self._transient}/{name}"
-            if name.startswith(".") and os.stat(path).st_mtime < time.time() - 60:
-                remove_tree(path)
+            try:
+                if name.startswith(".") and os.stat(path).st_mtime < time.time() - 60:
+                    remove_tree(path)
+            except FileNotFoundError:  # renamed, or swept by another
+                continue
 
     def kept_ids(self) -> set[str]:
         return _listing(self._kept)
@@ -284,6 +288,9 @@ def remove_tree(path: str) -> None:
         os.rmdir(path)
     except FileNotFoundError:
         pass
+    except OSError as err:
+        if err.errno != errno.ENOTEMPTY:  # somebody has begun anew in our empty directory's place
+            raise
 
 
 def _locks_last(name: str) -> bool:

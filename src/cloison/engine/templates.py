@@ -1,0 +1,68 @@
+"""Plans of starts that this process has made before: the same words give the same plan, but for the id in it.
+
+A program that runs one command after another asks for the same container again and again. Working its plan out takes a
+tenth of the whole start; putting another id into a known one takes next to nothing. Kept are a few, and of throw-away
+containers alone: their files are the image's, so what was read from them (users, groups) holds as long as the image id.
+"""
+
+from __future__ import annotations
+
+from cloison.model.container import Resources
+from cloison.model.record import Record
+from cloison.oci.runtime import DeviceRule
+from cloison.runtime.plan import Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from cloison.model.container import ContainerRecord
+
+_MOST = 32
+_SHORT = 12  # digits of an id that become its hostname
+
+# A cache, not state: whatever is in it could be worked out again. Single dict operations are atomic in CPython.
+_known: dict[Hashable, Template] = {}
+
+
+class Template(Record):
+    """One start's plan and limits, and the container's id in it."""
+
+    id: str
+    ops: tuple[Op, ...]
+    resources: Resources
+    device_rules: tuple[DeviceRule, ...]
+
+    def for_container(self, container_id: str) -> Template:
+        """The same start for another container. Ids are random: nothing else in a plan can look like one by chance."""
+        old, new = self.id, container_id
+        ops = tuple([_renamed(op, old, new=new) for op in self.ops])
+        return self.replace(id=new, ops=ops)
+
+
+def is_repeatable(record: ContainerRecord) -> bool:
+    """Whether the plan depends on nothing but the record and the host's facts: no file of the host, no neighbour."""
+    spec = record.spec
+    if not spec.auto_remove or spec.mounts or spec.devices or spec.privileged or record.volumes:
+        return False
+    return not any(mode.startswith("container:") for mode in (spec.network, spec.pid_mode, spec.ipc_mode))
+
+
+def find(key: Hashable) -> Template | None:
+    return _known.get(key)
+
+
+def remember(key: Hashable, template: Template) -> None:
+    while len(_known) >= _MOST:
+        _known.pop(next(iter(_known)), None)
+    _known[key] = template
+
+
+def _renamed(op: Op, old: str, *, new: str) -> Op:
+    short = old[:_SHORT]
+    if not any(short in word for word in op.words if isinstance(word, str)):
+        return op
+    words = [
+        word.replace(old, new).replace(short, new[:_SHORT]) if isinstance(word, str) else word for word in op.words
+    ]
+    return Op(verb=op.verb, words=tuple(words))
