@@ -14,9 +14,10 @@ from cloison.engine import ending, hostfiles, specs, templates
 from cloison.errors import CloisonError, CommandNotFound, CommandNotInvocable, Conflict, Internal
 from cloison.linux import cgroups, proc
 from cloison.model.container import Attachment, ContainerState
-from cloison.runtime import launch, plan
+from cloison.runtime import plan
 from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.facts import read_facts
+from cloison.runtime.launch import Repeated
 from cloison.runtime.monitor import MonitorPlan
 from cloison.runtime.session import connect as connect_session
 from cloison.runtime.session import listen
@@ -80,7 +81,7 @@ class _Start:
         around, lock = self._surroundings(record)
         try:
             template = self._template(around, neighbours, files=files, stdio=stdio)
-            self._session = launch.launch(template.ops, id=record.id)
+            self._session = template.plan.launch(record.id)
             attach_terminal(self._session, stdio)
         finally:
             os.close(around.monitor.listen)
@@ -106,7 +107,7 @@ class _Start:
             templates.remember(key, template)
             return template
         self._place(around, known.resources, known.device_rules)
-        return known.for_container(record.id)
+        return known
 
     def _plan(
         self, around: Surroundings, neighbours: specs.Neighbours, *, files: str, stdio: Stdio
@@ -125,7 +126,7 @@ class _Start:
         resources, rules = build.spec.linux.resources, build.spec.linux.device_rules
         placement = self._place(around, resources, rules)
         ops = plan_launch(build.spec, around=around.replace(placement=placement, seccomp=build.seccomp), stdio=stdio)
-        return templates.Template(id=record.id, ops=ops, resources=resources, device_rules=rules)
+        return templates.Template(plan=Repeated(ops, id=record.id), resources=resources, device_rules=rules)
 
     def _host_files(self, attachment: Attachment | None, neighbours: specs.Neighbours) -> str:
         """The directory with hosts, hostname and resolv.conf.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from cloison.model.container import Resources
 from cloison.model.record import Record
 from cloison.oci.runtime import DeviceRule
-from cloison.runtime.plan import Op
+from cloison.runtime.launch import Repeated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,25 +19,17 @@ if TYPE_CHECKING:
     from cloison.model.container import ContainerRecord
 
 _MOST = 32
-_SHORT = 12  # digits of an id that become its hostname
 
 # A cache, not state: whatever is in it could be worked out again. Single dict operations are atomic in CPython.
 _known: dict[Hashable, Template] = {}
 
 
 class Template(Record):
-    """One start's plan and limits, and the container's id in it."""
+    """One start's plan and limits; another container's id can be put in."""
 
-    id: str
-    ops: tuple[Op, ...]
+    plan: Repeated
     resources: Resources
     device_rules: tuple[DeviceRule, ...]
-
-    def for_container(self, container_id: str) -> Template:
-        """The same start for another container. Ids are random: nothing else in a plan can look like one by chance."""
-        old, new = self.id, container_id
-        ops = tuple([_renamed(op, old, new=new) for op in self.ops])
-        return self.replace(id=new, ops=ops)
 
 
 def is_repeatable(record: ContainerRecord) -> bool:
@@ -56,13 +48,3 @@ def remember(key: Hashable, template: Template) -> None:
     while len(_known) >= _MOST:
         _known.pop(next(iter(_known)), None)
     _known[key] = template
-
-
-def _renamed(op: Op, old: str, *, new: str) -> Op:
-    short = old[:_SHORT]
-    if not any(short in word for word in op.words if isinstance(word, str)):
-        return op
-    words = [
-        word.replace(old, new).replace(short, new[:_SHORT]) if isinstance(word, str) else word for word in op.words
-    ]
-    return Op(verb=op.verb, words=tuple(words))

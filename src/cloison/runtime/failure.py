@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloison.runtime.plan import Op
+    from cloison.runtime.plan import Op, Operations
 
 # What a verb tried, with its own arguments; the others are named by their verb.
 _TRIED = {
@@ -68,7 +68,7 @@ _HINTS = {
 _ELOOP_HINT = "the image has a symlink where cloison needs a real directory"
 
 
-def launch_failure(words: Sequence[str], *, plan: Sequence[Op] = ()) -> LaunchFailed:
+def launch_failure(words: Sequence[str], *, plan: Operations = ()) -> LaunchFailed:
     """``words``: operation index, verb, call, errno, path, reason.
 
     ``plan`` gives the words of the operation, if known.

@@ -18,31 +18,100 @@ from cloison.runtime.session import Session, reap_children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cloison.errors import CloisonError
     from cloison.runtime.launcher import Launcher
     from cloison.runtime.plan import Op
 
 
-def launch(ops: tuple[Op, ...], *, id: str = "", launcher: Launcher = executable.DEFAULT) -> Session:
-    """Start the launcher on a plan; returns at once, the session tells what becomes of it. Thread-safe.
+_SHORT = 12  # digits of an id that become a container's hostname
 
-    Descriptors in the plan stay the caller's, open and unchanged; what it names by path is opened here.
-    Raises: NotFound (no launcher, no such namespace), Denied, InvalidArgument (the plan is too large), Unavailable.
+
+class Repeated:
+    """A plan that is launched again and again, for containers that differ in their id alone: encoded once.
+
+    Ids have one length and are random, so putting another one into the bytes moves nothing and hits nothing else.
+    Thread-safe.
     """
-    reap_children()
-    image = launcher.descriptor()
-    ours, theirs = _socketpair()
-    try:
-        ops = (*ops, plan.op("client", theirs.fileno()))
-        pid = _spawn(ops, image=image)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return Session(ours, id=id, launcher=pid, plan=ops)
+
+    def __init__(self, ops: tuple[Op, ...], *, id: str = "") -> None:
+        """``id`` is the one that stands in ``ops`` (and its first twelve digits, as hostname); "" when none does."""
+        self._ops = ops
+        self._id = id
+        self._named = plan.descriptors(ops)
+        self._encoded: tuple[tuple[int, ...], bytes] = ((), b"")
+
+    def launch(self, id: str, *, launcher: Launcher = executable.DEFAULT) -> Session:
+        """Start the launcher; returns at once, the session tells what becomes of it.
+
+        Descriptors in the plan stay the caller's, open and unchanged; what it names by path is opened here.
+        Raises: NotFound (no launcher, no such namespace), Denied, InvalidArgument (the plan is too large), Unavailable.
+        """
+        reap_children()
+        image = launcher.descriptor()
+        ours, theirs = _socketpair()
+        try:
+            pid = self._spawn(id, client=str(theirs.fileno()), image=image)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Session(ours, id=id, launcher=pid, plan=_Renamed(self._ops, self._id, new=id))
+
+    def _spawn(self, id: str, *, client: str, image: int) -> int:
+        """The launcher's pid. Every descriptor opened here is closed here, whatever happens."""
+        opened: list[int] = []
+        try:
+            names = [_renamed(name, self._id, new=id) for name in self._named.values()]
+            sources = _open_sources((*self._named, client), (*names, client), opened=opened)
+            opened.append(executable.memfd("plan"))
+            targets = _targets((opened[-1], *sources.values()), avoid=image)
+            numbers = {word: targets[fd] for word, fd in sources.items()}
+            executable.fill(opened[-1], self._encode(id, client=client, numbers=numbers))
+            return _posix_spawn(targets, image=image)
+        except OSError as err:
+            raise _spawn_error(err) from err
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def _encode(self, id: str, *, client: str, numbers: dict[str, int]) -> bytes:
+        order = tuple(numbers.values())
+        known, data = self._encoded
+        if known != order:  # the first time, or the caller's descriptors have other numbers
+            data = plan.encode((*self._ops, plan.op("client", client)), numbers=numbers)
+            self._encoded = (order, data)
+        old, new = self._id.encode(), id.encode()
+        return data if old == new or not old else data.replace(old, new).replace(old[:_SHORT], new[:_SHORT])
+
+
+class _Renamed:
+    """The operations as launched, for whoever has to name the one that failed."""
+
+    def __init__(self, ops: tuple[Op, ...], old: str, *, new: str) -> None:
+        self._ops, self._old, self._new = ops, old, new
+
+    def __len__(self) -> int:
+        return len(self._ops)
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self._ops)
+
+    def __getitem__(self, index: int) -> Op:
+        op = self._ops[index]
+        words = [_renamed(word, self._old, new=self._new) if isinstance(word, str) else word for word in op.words]
+        return plan.Op(verb=op.verb, words=tuple(words))
+
+
+def _renamed(word: str, old: str, *, new: str) -> str:
+    return word.replace(old, new).replace(old[:_SHORT], new[:_SHORT]) if old else word
+
+
+def launch(ops: tuple[Op, ...], *, id: str = "", launcher: Launcher = executable.DEFAULT) -> Session:
+    """`Repeated.launch`, once."""
+    return Repeated(ops).launch(id, launcher=launcher)
 
 
 def _socketpair() -> tuple[_socket.socket, _socket.socket]:
@@ -52,27 +121,10 @@ def _socketpair() -> tuple[_socket.socket, _socket.socket]:
         raise Unavailable("cannot launch", why=os.strerror(err.errno or 0).lower()) from err
 
 
-def _spawn(ops: tuple[Op, ...], *, image: int) -> int:
-    """The launcher's pid. Every descriptor opened here is closed here, whatever happens."""
-    opened: list[int] = []
-    try:
-        sources = _open_sources(plan.descriptors(ops), opened)
-        opened.append(executable.memfd("plan"))
-        targets = _targets((opened[-1], *sources.values()), avoid=image)
-        numbers = {word: targets[fd] for word, fd in sources.items()}
-        executable.fill(opened[-1], plan.encode(ops, numbers=numbers))
-        return _posix_spawn(targets, image=image)
-    except OSError as err:
-        raise _spawn_error(err) from err
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
-def _open_sources(named: dict[str, str], opened: list[int]) -> dict[str, int]:
+def _open_sources(words: Iterable[str], names: Iterable[str], *, opened: list[int]) -> dict[str, int]:
     """Word of the plan -> descriptor of ours; what is named by path is opened and added to ``opened``."""
     sources: dict[str, int] = {}
-    for word, name in named.items():
+    for word, name in zip(words, names, strict=True):
         if not name.startswith("/"):
             sources[word] = int(name)
             continue

@@ -15,7 +15,16 @@ from cloison.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Protocol
+
+    class Operations(Protocol):
+        """A plan to look things up in."""
+
+        def __len__(self) -> int: ...
+        def __iter__(self) -> Iterator[Op]: ...
+        def __getitem__(self, index: int, /) -> Op: ...
+
 
 MAGIC = b"clsn"
 VERSION = 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cloison.errors import LaunchFailed
-    from cloison.runtime.plan import Op
+    from cloison.runtime.plan import Operations
 
 __all__ = ["Exit", "Message", "Session", "connect", "listen", "parse_exit", "reap_children"]
 
@@ -51,7 +51,7 @@ class Session:
     ``id`` is the caller's name for what runs here; ``pid`` is the command's in our pid namespace once it is known.
     """
 
-    def __init__(self, socket: _socket.socket, *, id: str = "", launcher: int = 0, plan: Sequence[Op] = ()) -> None:
+    def __init__(self, socket: _socket.socket, *, id: str = "", launcher: int = 0, plan: Operations = ()) -> None:
         self.id = id
         self.pid = 0
         self.exit: Exit | None = None
