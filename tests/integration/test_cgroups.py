@@ -275,7 +275,7 @@ def test_processors_can_be_chosen(make: Make, start: Starter) -> None:
 
 def test_a_limit_that_comes_later_joins_its_hierarchy_with_every_process(make: Make, start: Starter) -> None:
     placement = make()
-    code = "import os, time; os.fork(); print(1, flush=True); time.sleep(60)"
+    code = "import os, time; os.fork() and os.write(1, b'1\\n'); time.sleep(60)"
     child = start(placement, sys.executable, "-S", "-c", code)
     assert child.stdout is not None and child.stdout.readline() == b"1\n"
     cgroups.update(LAYOUT, PATH, resources=Resources(cpu_quota_us=50_000, cpu_period_us=100_000, cpuset_cpus="0"))
