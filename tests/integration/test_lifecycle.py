@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,9 +11,12 @@ import time
 
 import pytest
 
+from cloison.engine import ending
 from cloison.engine.containers import Containers
+from cloison.engine.images import Images
 from cloison.errors import CloisonError, Conflict, NotFound
 from cloison.model.container import ContainerSpec, ExecSpec, Stdio
+from cloison.snapshots.overlay import Overlay
 from cloison.store.containers import ContainerStore
 from harness import Roots
 
@@ -173,3 +177,50 @@ def test_a_strict_umask_of_the_caller_is_not_the_containers(containers: Containe
         os.umask(before)
     assert b"".join(entry.data for entry in containers.logs("strict")) == b"0022\nfine\n"
     containers.remove("strict")
+
+
+def test_a_kill_amid_the_last_clean_up_does_not_lose_the_exit_code(
+    containers: Containers, roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As a SIGKILL: nothing of ours runs after it."""
+
+    unlink, removed = os.unlink, 0
+
+    def dying_unlink(path: str, *words: object, **named: object) -> None:
+        if f"{roots.run_root}/containers/" in str(path) and removed >= limit:
+            raise Killed
+        unlink(path, *words, **named)  # type: ignore[arg-type]
+        counted(path)
+
+    def counted(path: str) -> None:
+        nonlocal removed
+        removed += f"{roots.run_root}/containers/" in str(path)
+
+    for limit in range(8):
+        session = containers.run(spec("sh", "-c", "exit 7", name=f"cut{limit}"), stdio=Stdio(stdout="null"))
+        removed = 0
+        with session, monkeypatch.context() as patch:
+            exit = session.wait()
+            patch.setattr(os, "unlink", dying_unlink)
+            patch.setattr(os, "listdir", lambda path, listing=os.listdir: sorted(listing(path)))  # "exit" comes early
+            with contextlib.suppress(Killed):
+                ending.finish_run(session.id, settings=roots.settings, exit=exit, pid=session.pid)
+        ending.sweep(roots.settings)
+        state = containers.find(f"cut{limit}").state
+        assert (state.status, state.exit_code, state.reason) == ("exited", 7, "")
+        containers.remove(f"cut{limit}")
+
+
+def test_the_sweep_after_a_boot_spares_what_was_begun_since(containers: Containers, roots: Roots) -> None:
+    store, snapshots = ContainerStore(roots.settings), Overlay(roots.data_root)
+    image = Images(roots.settings).find("busybox")
+    old, new = "0" * 64, "1" * 64
+    for container_id in (old, new):  # as far as a creation has come before its name is claimed
+        snapshots.prepare(container_id, image.layers, volatile=True)
+    os.utime(f"{roots.data_root}/snapshots/overlay/containers/{old}", (0, 0))
+    ending.sweep_after_boot(roots.settings)
+    assert new in set(snapshots.list_containers())
+    assert old not in set(snapshots.list_containers())
+    snapshots.remove(new)
+    assert store.run_ids() == set()

@@ -203,11 +203,25 @@ def _purge(container_id: str, *, settings: Settings, store: ContainerStore) -> N
 
 
 def sweep_after_boot(settings: Settings) -> None:
-    """The first command of a boot: creations that the power cut interrupted leave no run directory to tell of them."""
+    """The first command of a boot: creations that the power cut interrupted leave no run directory to tell of them.
+
+    Only what is older than this boot can be such a rest. Several commands may be the first at once, and what one of
+    them is making has no name yet when another looks; nor does it know of containers of another run root.
+    """
     from cloison.snapshots.overlay import Overlay
 
     store = ContainerStore(settings)
     snapshots = Overlay(settings.data_root)
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     known = {record.id for record in store.records() if store.owner_of(record.name) == record.id}
     for container_id in (store.kept_ids() | set(snapshots.list_containers())) - known:
-        _purge(container_id, settings=settings, store=store)
+        homes = (store.home(container_id, transient=False), snapshots.home(container_id))
+        if not any(_changed_since(home, booted) for home in homes):
+            _purge(container_id, settings=settings, store=store)
+
+
+def _changed_since(path: str, moment: float) -> bool:
+    try:
+        return os.stat(path, follow_symlinks=False).st_mtime >= moment
+    except FileNotFoundError:
+        return False

@@ -96,7 +96,7 @@ class Overlay:
     # -- containers
 
     def prepare(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
-        home = self._home(container_id)
+        home = self.home(container_id)
         top = self.layer_path(layers[-1])
         try:
             info = os.stat(top)
@@ -126,7 +126,7 @@ class Overlay:
             raise Conflict(f"snapshot {os.path.basename(home)} exists already") from None
 
     def mount_of(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
-        home = self._home(container_id)
+        home = self.home(container_id)
         if not os.path.isdir(f"{home}/upper"):
             raise NotFound(f"no such snapshot: {container_id}")
         self._clear_volatile_mark(home)
@@ -157,11 +157,11 @@ class Overlay:
 
     def plan_mount(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
         """The mount that `prepare` would give; nothing is made."""
-        return self._mount(self._home(container_id), layers, volatile=volatile)
+        return self._mount(self.home(container_id), layers, volatile=volatile)
 
     def directories_of(self, container_id: str, layers: Sequence[str]) -> tuple[str, ...]:
         """What the container's root is made of, topmost first, for `cloison.snapshots.lookup`."""
-        return (f"{self._home(container_id)}/upper", *self._visible(layers))
+        return (f"{self.home(container_id)}/upper", *self._visible(layers))
 
     def _visible(self, layers: Sequence[str]) -> Sequence[str]:
         """Directories of the layers that show, topmost first: none below one whose root hides all that was before.
@@ -176,7 +176,7 @@ class Overlay:
         return paths
 
     def remove(self, container_id: str) -> bool:
-        home = self._home(container_id)
+        home = self.home(container_id)
         return _remove_unwritten(home) or self.remove_directory(home)
 
     def remove_directory(self, path: str) -> bool:
@@ -203,7 +203,7 @@ class Overlay:
         return iter(_names(self._containers))
 
     def usage(self, container_id: str) -> int:
-        return _measure(f"{self._home(container_id)}/upper", of_disk=True)
+        return _measure(f"{self.home(container_id)}/upper", of_disk=True)
 
     # -- inside
 
@@ -222,7 +222,8 @@ class Overlay:
             return False
         return self.remove_directory(gone)
 
-    def _home(self, container_id: str) -> str:
+    def home(self, container_id: str) -> str:
+        """Where a container's directories are, or would be. Raises: InvalidArgument."""
         if not container_id or container_id.strip(_ID_LETTERS) or container_id[0] == ".":
             raise InvalidArgument(f"invalid snapshot name: {container_id!r}")
         return f"{self._containers}/{container_id}"

@@ -124,7 +124,15 @@ class ContainerStore:
         return not self.monitor_lives(container_id) and not self.operation_runs(container_id)
 
     def forget_run(self, container_id: str) -> None:
-        """Remove the run directory: the last act of a clean-up."""
+        """Remove the run directory: the last act of a clean-up.
+
+        `run.json` goes first: while it is there the end is still to be recorded, from the exit file beside it. A kill
+        that took the exit file alone would turn the exit code that was saved into "monitor lost".
+        """
+        try:
+            os.unlink(self.path(container_id, "run.json"))
+        except FileNotFoundError:
+            pass
         remove_tree(self.run_dir(container_id))
 
     # -- records
