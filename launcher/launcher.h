@@ -205,7 +205,8 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_cgroup
 	op_bind_fd, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
 	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
 	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_await_start_on,
-	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor;
+	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor,
+	op_scheduler, op_io_priority, op_affinity, op_memory_policy, op_personality;
 
 /* child.c */
 int start_child(struct launch *l);

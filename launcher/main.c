@@ -92,6 +92,7 @@ static void reset_attributes(void)
 	syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, 0);
 	memset(every_cpu, 0xff, sizeof every_cpu);
 	syscall(SYS_sched_setaffinity, 0, sizeof every_cpu, every_cpu);
+	syscall(SYS_set_mempolicy, 0 /* MPOL_DEFAULT */, NULL, 0);
 	prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0); /* 0 would bring back the parent's, not the kernel's default */
 	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);

@@ -137,9 +137,7 @@ def test_a_fault_is_named_by_its_place(change: Change, text: str) -> None:
     "change",
     [
         lambda c: c.update(ociVersion="2.0.0"),
-        lambda c: c["process"].update(scheduler={"policy": "SCHED_FIFO"}),
         lambda c: c["linux"].update(intelRdt={"closID": "x"}),
-        lambda c: c["linux"].update(personality={"domain": "LINUX32"}),
         lambda c: c["mounts"][0].update(uidMappings=[{"size": 1}]),
     ],
 )
@@ -157,7 +155,8 @@ places = [
     [], ["process"], ["process", "user"], ["process", "args"], ["process", "rlimits"], ["process", "capabilities"],
     ["root"], ["mounts"], ["mounts", 0], ["mounts", 0, "options"], ["hooks"], ["linux"], ["linux", "namespaces"],
     ["linux", "namespaces", 0], ["linux", "resources"], ["linux", "resources", "memory"], ["linux", "devices"],
-    ["linux", "timeOffsets"], ["linux", "sysctl"], ["annotations"],
+    ["linux", "timeOffsets"], ["linux", "sysctl"], ["annotations"], ["process", "scheduler"], ["process", "ioPriority"],
+    ["process", "execCPUAffinity"], ["linux", "memoryPolicy"], ["linux", "personality"],
 ]  # fmt: skip
 
 

@@ -21,8 +21,7 @@ _HOOKS = {
     "prestart": "prestart", "createRuntime": "create_runtime", "createContainer": "create_container",
     "startContainer": "start_container", "poststart": "poststart", "poststop": "poststop",
 }  # fmt: skip
-# Named by the specification, and not carried out: an error, never silence.
-_LATER_PROCESS = ("scheduler", "ioPriority", "execCPUAffinity")
+_SCHEDULING = ("scheduler", "ioPriority", "execCPUAffinity")
 
 
 class Labels(Record):
@@ -79,12 +78,9 @@ def parse_process(fields: Fields) -> Process:
     cwd = fields.text("cwd")
     if not cwd.startswith("/"):
         raise fields.invalid("cwd", "is not an absolute path")
-    for word in _LATER_PROCESS:
-        if fields.has(word):
-            raise Unsupported(f"{fields.where}.{word} is not supported".lstrip("."))
     size = fields.inner("consoleSize")
     adjustment = fields.whole("oomScoreAdj", least=-1000, most=1000)
-    return Process(
+    process = Process(
         args=args,
         env=fields.texts("env"),
         cwd=cwd,
@@ -95,6 +91,17 @@ def parse_process(fields: Fields) -> Process:
         rlimits=_rlimits(fields),
         no_new_privileges=fields.flag("noNewPrivileges"),
         oom_score_adj=adjustment,
+    )
+    return _scheduled(process, fields) if any(map(fields.has, _SCHEDULING)) else process
+
+
+def _scheduled(process: Process, fields: Fields) -> Process:
+    from cloison.oci.config_scheduling import parse_exec_cpus, parse_io_priority, parse_scheduler
+
+    return process.replace(
+        scheduler=parse_scheduler(fields.inner("scheduler")) if fields.has("scheduler") else None,
+        io_priority=parse_io_priority(fields.inner("ioPriority")) if fields.has("ioPriority") else None,
+        exec_cpus=parse_exec_cpus(fields.inner("execCPUAffinity")),
     )
 
 

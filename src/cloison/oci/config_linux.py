@@ -14,7 +14,7 @@ _ENTRIES = 4096
 _ID = (1 << 32) - 1
 _NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time")
 _PROPAGATIONS = tuple(f"{r}{kind}" for kind in ("private", "slave", "shared", "unbindable") for r in ("", "r"))
-_LATER = ("intelRdt", "memoryPolicy", "netDevices")
+_LATER = ("intelRdt", "netDevices")
 
 
 def parse_linux(fields: Fields) -> Linux:
@@ -22,11 +22,8 @@ def parse_linux(fields: Fields) -> Linux:
     for word in _LATER:
         if fields.raw(word):
             raise Unsupported(f"linux.{word} is not supported")
-    personality = fields.inner("personality")
-    if personality.text("domain", default="LINUX") != "LINUX":
-        raise Unsupported("linux.personality is not supported", why="only the domain LINUX is")
     resources = fields.inner("resources")
-    return Linux(
+    linux = Linux(
         namespaces=_namespaces(fields),
         uid_mappings=fields.objects("uidMappings", _mapping, limit=_ENTRIES),
         gid_mappings=fields.objects("gidMappings", _mapping, limit=_ENTRIES),
@@ -39,6 +36,16 @@ def parse_linux(fields: Fields) -> Linux:
         sysctl=fields.text_map("sysctl"),
         masked_paths=_paths(fields, "maskedPaths"),
         readonly_paths=_paths(fields, "readonlyPaths"),
+    )
+    return _placed(linux, fields) if fields.has("memoryPolicy") or fields.has("personality") else linux
+
+
+def _placed(linux: Linux, fields: Fields) -> Linux:
+    from cloison.oci.config_scheduling import parse_memory_policy, parse_personality
+
+    return linux.replace(
+        memory_policy=parse_memory_policy(fields.inner("memoryPolicy")) if fields.has("memoryPolicy") else None,
+        personality=parse_personality(fields.inner("personality")) if fields.has("personality") else None,
     )
 
 

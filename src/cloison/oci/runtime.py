@@ -39,6 +39,32 @@ class Capabilities(Record):
     ambient: tuple[str, ...] = ()
 
 
+class Scheduler(Record):
+    """What sched_setattr(2) takes."""
+
+    policy: int
+    nice: int = 0
+    priority: int = 0
+    flags: int = 0
+    runtime_ns: int = 0
+    deadline_ns: int = 0
+    period_ns: int = 0
+
+
+class ExecCpus(Record):
+    """CPU numbers; empty leaves things as they are. For further processes alone, never the first."""
+
+    initial: tuple[int, ...] = ()  # before it is in the container's control group
+    final: tuple[int, ...] = ()  # once it is
+
+
+class MemoryPolicy(Record):
+    """What set_mempolicy(2) takes."""
+
+    mode: int  # flags included
+    nodes: tuple[int, ...] = ()
+
+
 class Process(Record):
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -50,8 +76,13 @@ class Process(Record):
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = True
     oom_score_adj: int | None = None
+    scheduler: Scheduler | None = None
+    io_priority: int | None = None  # as ioprio_set(2) takes it
+    exec_cpus: ExecCpus = ExecCpus()
 
-    NESTED: ClassVar[Mapping[str, Any]] = {"user": User, "capabilities": Capabilities, "rlimits": Rlimit}
+    NESTED: ClassVar[Mapping[str, Any]] = {
+        "user": User, "capabilities": Capabilities, "rlimits": Rlimit, "scheduler": Scheduler, "exec_cpus": ExecCpus,
+    }  # fmt: skip
 
 
 class Namespace(Record):
@@ -101,10 +132,12 @@ class Linux(Record):
     sysctl: Mapping[str, str] = {}
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    memory_policy: MemoryPolicy | None = None
+    personality: int | None = None  # as personality(2) takes it
 
     NESTED: ClassVar[Mapping[str, Any]] = {
         "namespaces": Namespace, "uid_mappings": IdMapping, "gid_mappings": IdMapping, "devices": Device,
-        "device_rules": DeviceRule, "resources": Resources,
+        "device_rules": DeviceRule, "resources": Resources, "memory_policy": MemoryPolicy,
     }  # fmt: skip
 
 

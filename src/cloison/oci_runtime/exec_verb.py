@@ -43,6 +43,7 @@ def _exec(call: Call) -> int:
         seccomp=seccomp_program(config, cache=call.cache),
         below=_below(call, container),
         preserve=inherited(call).fds,
+        linux=config.spec.linux,
     )
     if detached:
         socket = connect_console(console) if console else None

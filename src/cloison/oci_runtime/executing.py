@@ -7,12 +7,14 @@ import os
 from cloison.errors import Internal, NotFound
 from cloison.linux import cgroups, proc
 from cloison.model.record import Record
+from cloison.oci.runtime import Linux
 from cloison.oci_runtime.bundle import complete_process, with_home
 from cloison.oci_runtime.creating import standard_streams, write_pid_file
 from cloison.runtime import launch
 from cloison.runtime.compile import plan_exec
 from cloison.runtime.facts import read_facts
 from cloison.runtime.monitor import MonitorPlan
+from cloison.runtime.process import plan_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Wishes(Record):
     seccomp: bytes = b""
     preserve: tuple[int, ...] = ()  # descriptors that are handed on
     below: str = ""  # a control group below the container's
+    linux: Linux = Linux()  # the container's
 
 
 def execute(container: Container, process: Process, *, wishes: Wishes, console: int) -> tuple[int, int]:
@@ -47,6 +50,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             user_namespace=_has_own_users(container.pid),
             console=console,
             preserve=wishes.preserve,
+            machine=plan_machine(wishes.linux),
         )
         session = launch.launch(ops, id=container.id)
     finally:

@@ -57,6 +57,7 @@ def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, 
         *_enter(spec.linux, namespaces, around),
         *_file_systems(spec, namespaces, around),
         *_terminal(spec.process, around.console),
+        *process.plan_machine(spec.linux),
         *process.plan_command(
             spec.process, facts=_rights(around.facts, namespaces), seccomp=around.seccomp,
             monitor=monitor, init=spec.init, preserve=around.preserve,
@@ -227,19 +228,22 @@ def _terminal(command: Process, console: int) -> tuple[Op, ...]:
 def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
-    console: int = -1, preserve: Sequence[int] = (),
+    console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (),
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
     Every namespace of that process is joined, also those it shares with the host: joining one's own changes nothing.
-    The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told.
+    The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told. ``machine``: the container's
+    `process.plan_machine`.
     """
+    cpus = command.exec_cpus
     kinds = (*_JOINED, *(("time",) if facts.has_time_namespace else ()), *(("user",) if user_namespace else ()))
     rights = _rights(facts, {"user": ""} if user_namespace else {})
     return (
         *plan_stdio(stdio),
         op("new-namespaces"),
         op("join-pid-namespace", pidfd),
+        *((op("initial-affinity", *cpus.initial),) if cpus.initial else ()),
         *((op("cgroup-fd", placement.into),) if placement.into else ()),
         *(op("cgroup-join", directory) for directory in placement.join),
         *process.plan_oom_score(command, facts=facts),
@@ -247,6 +251,8 @@ def plan_exec(
         *((op("keyring", keyring),) if keyring else ()),
         *_terminal(command, console),
         *((op("await-parent"),) if placement.join else ()),
+        *((op("affinity", *cpus.final),) if cpus.final else ()),
+        *machine,
         *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor, preserve=preserve),
         *plan_monitor(monitor, stdio=stdio, placement=placement),
     )

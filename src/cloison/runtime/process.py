@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cloison.oci.runtime import Capabilities, Process, Rlimit, User
+    from cloison.oci.runtime import Capabilities, Linux, Process, Rlimit, User
     from cloison.runtime.facts import HostFacts
 
 # asm-generic/resource.h: the numbers of x86, ARM, RISC-V, POWER and s390.
@@ -45,6 +45,7 @@ def plan_command(
     early, late = ((), filtered) if process.no_new_privileges else (filtered, ())
     return (
         *plan_rlimits(process.rlimits, facts=facts),
+        *_plan_scheduling(process),
         op("umask", f"{process.user.umask:o}"),
         op("bounding", f"{_granted(process.capabilities.bounding, facts):x}"),
         *early,
@@ -90,6 +91,27 @@ def _less(one: int, other: int) -> bool:
 
 def _clamp(wanted: int, ceiling: int) -> int:
     return ceiling if _less(ceiling, wanted) else wanted
+
+
+def _plan_scheduling(process: Process) -> tuple[Op, ...]:
+    """While the right to take more than the others' share is still there."""
+    ops = []
+    if process.io_priority is not None:
+        ops.append(op("io-priority", process.io_priority))
+    if (wanted := process.scheduler) is not None:
+        times = (f"{time:x}" for time in (wanted.flags, wanted.runtime_ns, wanted.deadline_ns, wanted.period_ns))
+        ops.append(op("scheduler", wanted.policy, wanted.nice, wanted.priority, *times))
+    return tuple(ops)
+
+
+def plan_machine(linux: Linux) -> tuple[Op, ...]:
+    """What a process takes the machine for; memory nodes are those that its control group leaves, so once it is in."""
+    ops = []
+    if linux.personality is not None:
+        ops.append(op("personality", f"{linux.personality:x}"))
+    if (policy := linux.memory_policy) is not None:
+        ops.append(op("memory-policy", policy.mode, *policy.nodes))
+    return tuple(ops)
 
 
 def plan_oom_score(process: Process, *, facts: HostFacts) -> tuple[Op, ...]:
