@@ -47,15 +47,19 @@ def new_entry(
 
 
 class TarWriter:
-    """Writes members one by one; ``finish`` ends the archive."""
+    """Writes members one by one; ``finish`` ends the archive.
 
-    def __init__(self, out: Writable) -> None:
+    ``pad``: a file with less than its size is filled up with zeros.
+    """
+
+    def __init__(self, out: Writable, *, pad: bool = False) -> None:
         self._out = out
+        self._pad = pad
 
     def add(self, entry: Entry, *, data: bytes = b"", fd: int = -1) -> None:
         """One member; a regular file's ``entry.size`` bytes come from ``data``, or from ``fd``'s position on.
 
-        Raises: OSError; EOFError when ``fd`` has less.
+        Raises: OSError; EOFError when ``fd`` has less, and it is not padded.
         """
         if entry.kind == FILE and fd < 0:
             entry.size = len(data)
@@ -82,8 +86,9 @@ class TarWriter:
         left = size
         while left:
             piece = os.read(fd, min(left, _CHUNK))
-            if not piece:
+            if not piece and not self._pad:
                 raise EOFError("the file became shorter while it was read")
+            piece = piece or bytes(min(left, _CHUNK))
             self._out.write(piece)
             left -= len(piece)
         self._out.write(bytes(-size % BLOCK))

@@ -17,9 +17,9 @@ HEADING = "Containers, images and what they need: a complete engine without a da
 SECTIONS = (
     ("Containers", (
         "run", "create", "start", "exec", "attach", "ps", "logs", "inspect", "stop", "kill", "restart", "pause",
-        "unpause", "wait", "rename", "rm",
+        "unpause", "wait", "rename", "rm", "diff", "commit", "export",
     )),
-    ("Images", ("pull", "images", "rmi", "tag", "load", "import")),
+    ("Images", ("pull", "images", "rmi", "tag", "history", "save", "load", "import")),
     ("The engine", ("explain", "version", "info")),
 )  # fmt: skip
 

@@ -108,6 +108,11 @@ def created_ns(image: Image) -> int:
         return 0
 
 
+def when_created(image: Image) -> str:
+    """In local time, as docker writes it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created_ns(image) // SECOND_NS))
+
+
 def _is_dated(image: Image) -> bool:
     """Reproducible images are often of 1970, which is a date; Go's zero time, of the year 1, is none."""
     try:
@@ -129,9 +134,7 @@ def describe(listing: ImageListing, *, now_ns: int, full: bool, every_digest: bo
     size = render_size(image.size_bytes)
     row: dict[str, object] = {
         "Containers": "N/A",
-        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment_ns // SECOND_NS))
-        if is_dated
-        else "N/A",
+        "CreatedAt": when_created(image) if is_dated else "N/A",
         "CreatedSince": f"{render_age((now_ns - moment_ns) / SECOND_NS)} ago" if is_dated else "N/A",
         "Digest": digests[0],
         "ID": image.id if full else image.id.removeprefix("sha256:")[:12],

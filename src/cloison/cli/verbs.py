@@ -22,12 +22,17 @@ VERBS: Mapping[str, str] = {
     "pause": "lifecycle PAUSE",
     "unpause": "lifecycle UNPAUSE",
     "wait": "lifecycle WAIT",
+    "diff": "container_files DIFF",
+    "commit": "container_files COMMIT",
+    "export": "container_files EXPORT",
     "rename": "lifecycle RENAME",
     "rm": "lifecycle REMOVE",
     "pull": "images PULL",
     "images": "image_list IMAGES",
     "rmi": "images REMOVE",
     "tag": "images TAG",
+    "history": "image_files HISTORY",
+    "save": "image_files SAVE",
     "load": "images LOAD",
     "import": "images IMPORT",
     "explain": "explain EXPLAIN",
@@ -39,14 +44,16 @@ VERBS: Mapping[str, str] = {
 # The management forms; "" is shown in help, aliases are not
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "container": {
-        "attach": "attach", "create": "create", "exec": "exec", "inspect": "container-inspect", "kill": "kill",
+        "attach": "attach", "commit": "commit", "create": "create", "diff": "diff", "exec": "exec", "export": "export",
+        "inspect": "container-inspect", "kill": "kill",
         "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "rename": "rename",
         "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stop": "stop",
         "unpause": "unpause", "wait": "wait",
     },
     "image": {
-        "from-host": "image-from-host", "import": "import", "inspect": "image-inspect", "load": "load", "ls": "images",
-        "list": "images", "pull": "pull", "rm": "rmi", "remove": "rmi", "tag": "tag",
+        "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
+        "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "pull": "pull", "rm": "rmi",
+        "remove": "rmi", "save": "save", "tag": "tag", "tree": "image-tree",
     },
     "system": {"info": "info"},
 }  # fmt: skip
@@ -55,7 +62,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 GROUP_VERBS: Mapping[str, str] = {
     "container-inspect": "inspect CONTAINER_INSPECT",
     "image-inspect": "inspect IMAGE_INSPECT",
+    "image-diff": "image_files DIFF",
     "image-from-host": "images FROM_HOST",
+    "image-tree": "image_files TREE",
 }
 
 GROUP_SUMMARIES: Mapping[str, str] = {
@@ -66,6 +75,6 @@ GROUP_SUMMARIES: Mapping[str, str] = {
 
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
-    "build builder buildx commit compose config context cp diff events export history login logout manifest network "
-    "plugin port prune push save search secret service stack stats swarm top trust update volume".split()
+    "build builder buildx compose config context cp events login logout manifest network plugin port prune "
+    "push search secret service stack stats swarm top trust update volume".split()
 )

@@ -13,12 +13,14 @@ from cloison.store.containers import ContainerStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from cloison.archive.writer import Writable
     from cloison.engine.images import Images
     from cloison.engine.logs import LogEntry
     from cloison.images.progress import Progress
     from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec
+    from cloison.model.image import FileChange, Image
     from cloison.model.settings import Settings
     from cloison.runtime.session import Session
     from cloison.store.containers import Running
@@ -128,6 +130,32 @@ class Containers:
         )  # fmt: skip
         path = f"{self._store.home_of(record)}/log"
         return read_log(path, query, is_running=lambda: self._store.monitor_lives(record.id))
+
+    def changes(self, name: str) -> Sequence[FileChange]:
+        """What its command, and every other, changed of the image's files, by path. Raises: NotFound, Unavailable."""
+        from cloison.engine import trees
+
+        return trees.container_changes(self.find(name), settings=self._settings)
+
+    def export(self, name: str, out: Writable) -> None:
+        """All its files as a tar stream, without volumes. Raises: NotFound, Unavailable; OSError of ``out``."""
+        from cloison.engine import trees
+
+        trees.export_container(self.find(name), out, settings=self._settings)
+
+    def commit(
+        self, name: str, reference: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (),
+        pause: bool = True,
+    ) -> Image:  # fmt: skip
+        """An image of what the container is now: its image, one layer more, the words it was run with.
+
+        ``changes`` are Dockerfile instructions; a running container is frozen while it is read, unless told otherwise.
+        Raises: NotFound, InvalidArgument, Unavailable.
+        """
+        from cloison.engine.committing import Commit, commit
+
+        asked = Commit(name=reference, author=author, message=message, changes=tuple(changes), pause=pause)
+        return commit(self.find(name), asked, settings=self._settings, containers=self)
 
     # -- ending
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 
-from cloison.errors import CloisonError, InvalidArgument, NoSpace, NotFound, Unavailable
+from cloison.engine import garbage
+from cloison.errors import InvalidArgument, NotFound
 from cloison.images.records import ImageStore, ImageUse
 from cloison.model.reference import parse_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from cloison.archive.decompress import Readable
-    from cloison.images.layout import StoredImage
+    from cloison.archive.writer import Writable
     from cloison.images.progress import Progress
     from cloison.images.records import Removal
-    from cloison.model.image import Image, ImageConfig, ImageListing
+    from cloison.model.image import FileChange, HistoryEntry, Image, ImageListing
     from cloison.model.settings import Settings
     from cloison.store.blobs import Blobs
     from cloison.store.containers import ContainerStore
@@ -101,6 +101,44 @@ class Images:
         actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
         return image if runs_on(actual, parse_platform(platform)) else None
 
+    def history(self, text: str) -> Sequence[HistoryEntry]:
+        """What made each layer of an image, newest first. Raises: NotFound, Conflict, Unavailable."""
+        from cloison.images.history import image_history
+
+        return image_history(self.find(text), blobs=self._blobs)
+
+    def changes(self, old: str, new: str = "") -> Sequence[FileChange]:
+        """What differs from one image to another, or, without the other, from what is below an image's last layer.
+
+        Between two images times do not count, contents do.  Raises: NotFound, Conflict, Unavailable.
+        """
+        from cloison.engine import trees
+
+        with self.hold():
+            before = self.find(old)
+            if not new:
+                return trees.layer_changes(before.layers, settings=self._settings)
+            return trees.image_changes(before.layers, self.find(new).layers, settings=self._settings)
+
+    def layer_changes(self, text: str) -> Sequence[Sequence[FileChange]]:
+        """What each layer of an image added, changed and deleted, base first. Raises: as `changes`."""
+        from cloison.engine import trees
+
+        with self.hold():
+            layers = self.find(text).layers
+            return [trees.layer_changes(layers[: i + 1], settings=self._settings) for i in range(len(layers))]
+
+    def save(self, names: Sequence[str], out: Writable, *, form: str = "docker-archive") -> None:
+        """Write images as one tar archive; a name without a tag stands for all tags of its repository.
+
+        Raises: NotFound, Conflict, InvalidArgument for an unknown form, Unavailable; OSError of ``out``.
+        """
+        from cloison.images.archive_writer import write_archive
+
+        with self.hold():
+            saved = self._store.choose(names)
+            write_archive(saved, out, blobs=self._blobs, form=form)
+
     # -- bringing
 
     def pull(self, text: str, *, platform: str = "", progress: Progress | None = None) -> Image:
@@ -108,21 +146,22 @@ class Images:
 
         Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument; nothing is visible then.
         """
+        from cloison.engine.bringing import Bringing
         from cloison.images.layout import StoredImage
         from cloison.images.progress import NoProgress
         from cloison.images.pull import fetch
 
         reference = parse_reference(text)
         news = progress or NoProgress()
-        with self._bringing(resumable=True):
+        with Bringing(self._settings, resumable=True) as bringing:
             before = self._present(reference.canonical, "")
-            fetched = fetch(reference, blobs=self._blobs, settings=self._settings, platform=platform, progress=news)
+            fetched = fetch(reference, blobs=bringing.blobs, settings=self._settings, platform=platform, progress=news)
             stored = StoredImage(
                 manifest_digest=fetched.manifest_digest, config_digest=fetched.config_digest, config=fetched.config,
                 layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
             )  # fmt: skip
             name = reference.canonical_name
-            image = self._publish(stored, progress=news, repo_digests=(f"{name}@{fetched.digest}",))
+            image = bringing.publish(stored, progress=news, repo_digests=(f"{name}@{fetched.digest}",))
         news.message(f"Digest: {fetched.digest}")
         same = before is not None and before.id == image.id
         news.message(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {reference.familiar}")
@@ -133,13 +172,14 @@ class Images:
 
         Raises: InvalidArgument, Unsupported, Unavailable.
         """
+        from cloison.engine.bringing import Bringing, this_architecture
         from cloison.images.archives import read_archive
 
         loaded: list[str] = []
-        with self._bringing() as bringing:
+        with Bringing(self._settings) as bringing:
             bringing.is_littered = True  # an archive has files of its own beside those of its images
-            for stored in read_archive(stream, blobs=self._blobs, machine=_architecture()):
-                image = self._publish(stored)
+            for stored in read_archive(stream, blobs=bringing.blobs, machine=this_architecture()):
+                image = bringing.publish(stored)
                 loaded += [name.familiar for name in stored.references] or [image.id]
         return loaded
 
@@ -150,36 +190,38 @@ class Images:
 
         ``changes`` are Dockerfile instructions, ``message`` the layer's comment. Raises: InvalidArgument, Unavailable.
         """
+        from cloison.engine.bringing import Bringing, local_reference
         from cloison.images.changes import apply_changes
         from cloison.images.rootfs_import import store_directory, store_stream
         from cloison.model.image import ImageConfig
 
         config = apply_changes(ImageConfig(), changes)
-        named = _local_name(reference) if reference else ""
-        with self._bringing():
-            blobs = self._blobs
+        named = local_reference(reference) if reference else None
+        with Bringing(self._settings) as bringing:
+            blobs = bringing.blobs
             if isinstance(source, str):
                 layer = store_directory(source, blobs=blobs)
             else:
                 layer = store_stream(source, blobs=blobs)
             created = _render_time(time.time())
-            return self._publish_layer(layer, config, named, created=created, comment=message)
+            return bringing.publish_layer(layer, config, reference=named, created=created, comment=message)
 
     def from_host(self, name: str, commands: Sequence[str]) -> Image:
         """A minimal image of this machine's own programs: each command with all that it needs to start.
 
         The same programs always give the same image. Raises: NotFound for a command that is not there, InvalidArgument.
         """
+        from cloison.engine.bringing import Bringing, local_reference
         from cloison.images.host import store_host_layer
         from cloison.images.host_base import HOST_CONFIG
 
-        named = _local_name(name)
-        with self._bringing():
-            layer, newest_ns = store_host_layer(commands, blobs=self._blobs)
+        named = local_reference(name)
+        with Bringing(self._settings) as bringing:
+            layer, newest_ns = store_host_layer(commands, blobs=bringing.blobs)
             config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
             # no clock: the same programs give the same image, as old as the newest of them
             created = _render_time(newest_ns // 1_000_000_000)
-            return self._publish_layer(layer, config, named, created=created, comment="from this machine")
+            return bringing.publish_layer(layer, config, reference=named, created=created, comment="from this machine")
 
     def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
         """`host/base`, made when it is missing; several first users wait for one maker."""
@@ -239,13 +281,7 @@ class Images:
 
         Does nothing while images are being brought: their parts are not named by any record yet.
         """
-        nothing_comes_in = self._store.no_incoming()
-        if nothing_comes_in is None:
-            return
-        with nothing_comes_in, self._store.lock():
-            from cloison.engine.garbage import collect
-
-            collect(self._settings, store=self._store, containers=self._containers())
+        garbage.collect(self._settings)
 
     # -- inside
 
@@ -255,49 +291,8 @@ class Images:
 
         return Blobs(self._settings.data_root)
 
-    def _bringing(self, *, resumable: bool = False) -> _Bringing:
-        return _Bringing(self, self._store, resumable=resumable)
-
-    def _sweep(self) -> None:
-        """Remove what crashes left half-written."""
-        from cloison.snapshots.overlay import Overlay
-
-        self._open()
-        self._blobs.sweep()
-        Overlay(self._settings.data_root).sweep()
-
     def _open(self) -> None:
-        from cloison.engine.roots import open_roots
-
-        if open_roots(self._settings):
-            from cloison.engine.ending import sweep_after_boot
-
-            sweep_after_boot(self._settings)
-            # what a power cut left half-written has no record, because records come after the sync
-            self.collect()
-
-    def _publish(
-        self, stored: StoredImage, *, progress: Progress | None = None, repo_digests: tuple[str, ...] = ()
-    ) -> Image:
-        from cloison.engine.publishing import publish
-        from cloison.images.progress import NoProgress
-
-        return publish(
-            stored, data_root=self._settings.data_root, blobs=self._blobs, store=self._store,
-            progress=progress or NoProgress(), repo_digests=repo_digests,
-        )  # fmt: skip
-
-    def _publish_layer(self, layer: str, config: ImageConfig, name: str, *, created: str, comment: str) -> Image:
-        """An image of this machine's architecture with one layer of plain tar, whose digest is its diff ID."""
-        from cloison.images.layout import store_single_layer
-        from cloison.oci.image import ConfigDocument
-
-        document = ConfigDocument(
-            architecture=_architecture(), os="linux", diff_ids=(layer,), config=config, created=created
-        )
-        reference = parse_reference(name) if name else None
-        stored = store_single_layer(document, layer, blobs=self._blobs, reference=reference, comment=comment)
-        return self._publish(stored)
+        garbage.open_store(self._settings)
 
     def _containers(self) -> ContainerStore:
         from cloison.store.containers import ContainerStore
@@ -312,59 +307,10 @@ class Images:
         ]
 
 
-class _Bringing:
-    """While it is entered, what comes in is not garbage although no record names it; afterwards the rest of it is.
-
-    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs that
-    are complete, so that the next one need not fetch them again.
-    """
-
-    def __init__(self, images: Images, store: ImageStore, *, resumable: bool) -> None:
-        images._sweep()
-        self._images = images
-        self._lock = store.incoming()
-        self._resumable = resumable
-        self.is_littered = False  # set when success leaves something to collect, too
-
-    def __enter__(self) -> _Bringing:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-        if err is None:
-            if self.is_littered:
-                self._images.collect()
-        elif not (self._resumable and _was_cut_short(err)):
-            try:
-                self._images.collect()
-            except (CloisonError, OSError):
-                pass  # what went wrong first is what people must see; the next collection makes up for it
-
-
-def _was_cut_short(err: BaseException) -> bool:
-    if isinstance(err, NoSpace):
-        return False
-    return isinstance(err, (Unavailable, KeyboardInterrupt))
-
-
 def _is_host_base(text: str) -> bool:
     return text.startswith(HOST_BASE) and parse_reference(text).canonical == _HOST_BASE_CANONICAL
-
-
-def _local_name(text: str) -> str:
-    if parse_reference(text).digest:
-        raise InvalidArgument(f"cannot name an image {text}", why="a digest follows from the content")
-    return text
 
 
 def _render_time(moment_s: float) -> str:
     """RFC 3339, as configurations have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
-
-
-def _architecture() -> str:
-    from cloison.registry.platforms import parse_platform
-
-    return parse_platform("").architecture

@@ -5,24 +5,36 @@ from __future__ import annotations
 import os
 
 from cloison.archive.decompress import sniff
+from cloison.errors import InvalidArgument
 from cloison.model.record import Record
 from cloison.model.reference import Reference
 from cloison.oci.image import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
     OCI_CONFIG,
     OCI_LAYER,
     ConfigDocument,
     Descriptor,
     Manifest,
+    parse_manifest,
     render_config,
     render_manifest,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, ClassVar
 
+    from cloison.archive.writer import Writable
+    from cloison.model.image import Image
     from cloison.store.blobs import Blobs
+
+_DOCKER_PLAIN = DOCKER_LAYER.removesuffix(".gzip")
+_OCI_NAMES = {
+    DOCKER_CONFIG: OCI_CONFIG, DOCKER_LAYER: f"{OCI_LAYER}+gzip", _DOCKER_PLAIN: OCI_LAYER,
+    f"{_DOCKER_PLAIN}.zstd": f"{OCI_LAYER}+zstd",
+}  # fmt: skip
 
 
 class StoredImage(Record):
@@ -38,10 +50,12 @@ class StoredImage(Record):
 
 
 def store_image(
-    config: bytes, layers: Sequence[str], *, blobs: Blobs, references: Sequence[Reference] = ()
+    config: bytes, layers: Sequence[str | Descriptor], *, blobs: Blobs, references: Sequence[Reference] = ()
 ) -> StoredImage:
-    """Write configuration and manifest of an image whose layers (digests of blobs, base first) are in the store."""
-    descriptors = tuple(describe_layer(layer, blobs=blobs) for layer in layers)
+    """Write configuration and manifest of an image of these layers, base first: digests of blobs, or descriptors."""
+    descriptors = tuple(
+        describe_layer(layer, blobs=blobs) if isinstance(layer, str) else as_oci(layer) for layer in layers
+    )
     config_digest = blobs.add_bytes(config)
     manifest = Manifest(
         config=Descriptor(media_type=OCI_CONFIG, digest=config_digest, size=len(config)), layers=descriptors
@@ -61,6 +75,34 @@ def describe_layer(digest: str, *, blobs: Blobs) -> Descriptor:
     finally:
         os.close(fd)
     return Descriptor(media_type=OCI_LAYER + (f"+{kind}" if kind else ""), digest=digest, size=size)
+
+
+def store_layer(write: Callable[[Writable], None], *, blobs: Blobs) -> tuple[Descriptor, str]:
+    """What ``write`` writes, a tar stream, as a compressed blob; its descriptor and its diff ID.
+
+    Raises: what ``write`` raises; Unavailable when the disk is full.
+    """
+    from cloison.archive.compress import GzipWriter
+
+    with blobs.collector() as out:
+        packed = GzipWriter(out)
+        write(packed)
+        packed.finish()
+    return describe_layer(out.digest, blobs=blobs), packed.plain_digest
+
+
+def read_manifest(image: Image, blobs: Blobs) -> tuple[Manifest, bytes]:
+    """An image's manifest and its bytes. Raises: NotFound, Unavailable when it is damaged, InvalidArgument."""
+    body = blobs.read(image.digest)
+    manifest = parse_manifest(body)
+    if not isinstance(manifest, Manifest):
+        raise InvalidArgument(f"invalid image {image.id}", why="its manifest is an index")
+    return manifest, body
+
+
+def as_oci(descriptor: Descriptor) -> Descriptor:
+    """The same blob under OCI's media type."""
+    return descriptor.replace(media_type=_OCI_NAMES.get(descriptor.media_type, descriptor.media_type))
 
 
 def store_single_layer(

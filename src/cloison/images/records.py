@@ -144,6 +144,32 @@ class ImageStore:
         listings.sort(key=lambda listing: listing.image.created, reverse=True)
         return listings
 
+    def choose(self, names: Sequence[str]) -> Sequence[tuple[Image, tuple[Reference, ...]]]:
+        """Images for an archive, each once, with the names that it shall have there, in the order of ``names``.
+
+        A reference stands for itself, one without a tag for all of its repository, an id for an image without a name.
+        Raises: as `find`.
+        """
+        chosen: dict[str, tuple[Image, dict[Reference, None]]] = {}
+        for text in names:
+            for image, reference in self._repository(text) or (self._resolve(text),):
+                _image, references = chosen.setdefault(image.id, (image, {}))
+                if reference is not None and reference.tag:
+                    references[reference.replace(digest="")] = None
+        return [(image, tuple(references)) for image, references in chosen.values()]
+
+    def _repository(self, text: str) -> Sequence[tuple[Image, Reference | None]]:
+        """Every tag of a repository that is named without one."""
+        wanted = _try_reference(text)
+        if wanted is None or wanted.digest or ":" in text.rpartition("/")[2]:
+            return []
+        found: list[tuple[Image, Reference | None]] = []
+        for reference, image_id in sorted(self._all_names(), key=lambda pair: pair[0].canonical):
+            image = self._read_record(image_id) if reference.canonical_name == wanted.canonical_name else None
+            if image is not None and reference.tag:
+                found.append((image, reference))
+        return found
+
     def references_of(self, image_id: str) -> tuple[Reference, ...]:
         """All references of one image, by name."""
         found = [reference for reference, owner in self._all_names() if owner == image_id]

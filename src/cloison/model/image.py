@@ -50,3 +50,21 @@ class ImageListing(Record):
 
     reference: str  # "" for a dangling image
     image: Image
+
+
+class HistoryEntry(Record):
+    """What made one layer, or changed the configuration alone (image-spec config.md, "history")."""
+
+    created: str = ""  # RFC 3339
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    is_empty: bool = False  # no layer came of it
+    size_bytes: int = 0  # of its layer, unpacked
+
+
+class FileChange(Record):
+    """One path that differs between two trees."""
+
+    kind: str  # A added, C changed, D deleted
+    path: str  # absolute; bytes that are no UTF-8 as surrogates

@@ -175,14 +175,15 @@ def render_config(document: ConfigDocument, *, comment: str = "", created_by: st
     history = {"created": document.created, "created_by": created_by, "comment": comment}
     value = {
         "architecture": document.architecture, "variant": document.variant, "os": document.os,
-        "created": document.created, "author": document.author, "config": _plain_run_config(document.config),
+        "created": document.created, "author": document.author, "config": plain_run_config(document.config),
         "rootfs": {"type": "layers", "diff_ids": list(document.diff_ids)},
         "history": [{key: text for key, text in history.items() if text}],
     }  # fmt: skip
-    return _render({key: item for key, item in value.items() if item != ""})
+    return render_document({key: item for key, item in value.items() if item != ""})
 
 
-def _plain_run_config(config: ImageConfig) -> dict[str, object]:
+def plain_run_config(config: ImageConfig) -> dict[str, object]:
+    """``config`` of a configuration blob; what is not set is left out."""
     value: dict[str, object] = {
         "User": config.user, "ExposedPorts": {port: {} for port in config.exposed_ports}, "Env": list(config.env),
         "Entrypoint": list(config.entrypoint), "Cmd": list(config.cmd),
@@ -194,7 +195,7 @@ def _plain_run_config(config: ImageConfig) -> dict[str, object]:
 
 def render_manifest(manifest: Manifest) -> bytes:
     """The manifest blob of an image that we make; canonical, so equal images have equal digests."""
-    return _render(
+    return render_document(
         {
             "schemaVersion": 2,
             "mediaType": manifest.media_type,
@@ -208,7 +209,8 @@ def _plain_descriptor(descriptor: Descriptor) -> dict[str, object]:
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
 
 
-def _render(value: object) -> bytes:
+def render_document(value: object) -> bytes:
+    """Canonical JSON: equal values have equal bytes."""
     import json
 
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()

@@ -151,7 +151,7 @@ class Overlay:
         self.remove_directory(f"{home}/{_VOLATILE_MARK}")
 
     def _mount(self, home: str, layers: Sequence[str], *, volatile: bool) -> Mount:
-        lower = [f"lowerdir+={path}" for path in (*self._visible(layers), self.mountpoints)]
+        lower = [f"lowerdir+={path}" for path in (*self.layer_directories(layers), self.mountpoints)]
         writable = [f"upperdir={home}/upper", f"workdir={home}/work", *(("volatile",) if volatile else ())]
         return Mount(type="overlay", source="overlay", target="/", options=(*lower, *writable, *_GUARDS))
 
@@ -161,9 +161,9 @@ class Overlay:
 
     def directories_of(self, container_id: str, layers: Sequence[str]) -> tuple[str, ...]:
         """What the container's root is made of, topmost first, for `cloison.snapshots.lookup`."""
-        return (f"{self.home(container_id)}/upper", *self._visible(layers))
+        return (f"{self.home(container_id)}/upper", *self.layer_directories(layers))
 
-    def _visible(self, layers: Sequence[str]) -> Sequence[str]:
+    def layer_directories(self, layers: Sequence[str]) -> Sequence[str]:
         """Directories of the layers that show, topmost first: none below one whose root hides all that was before.
 
         Overlay heeds the mark of an opaque directory everywhere but on a layer's own root, so we must. Looking costs

@@ -1,0 +1,99 @@
+"""Bringing images in: what comes is safe from clean-up while it has no record, and the rest of it goes afterwards."""
+
+from __future__ import annotations
+
+from cloison.engine import garbage
+from cloison.errors import CloisonError, InvalidArgument, NoSpace, Unavailable
+from cloison.images.records import ImageStore
+from cloison.model.reference import parse_reference
+from cloison.store.blobs import Blobs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cloison.images.layout import StoredImage
+    from cloison.images.progress import Progress
+    from cloison.model.image import Image, ImageConfig
+    from cloison.model.reference import Reference
+    from cloison.model.settings import Settings
+
+
+class Bringing:
+    """While it is entered, what comes in is not garbage although no record names it; afterwards the rest of it is.
+
+    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs that
+    are complete, so that the next one need not fetch them again.
+    """
+
+    def __init__(self, settings: Settings, *, resumable: bool = False) -> None:
+        garbage.open_store(settings)
+        garbage.sweep(settings)
+        self.blobs = Blobs(settings.data_root)
+        self.is_littered = False  # set when success leaves something to collect, too
+        self._settings = settings
+        self._store = ImageStore(settings.data_root)
+        self._lock = self._store.incoming()
+        self._resumable = resumable
+
+    def __enter__(self) -> Bringing:
+        return self
+
+    def publish(
+        self, stored: StoredImage, *, progress: Progress | None = None, repo_digests: tuple[str, ...] = ()
+    ) -> Image:
+        """Unpack what is missing and make the image visible. Raises: as `cloison.engine.publishing.publish`."""
+        from cloison.engine.publishing import publish
+        from cloison.images.progress import NoProgress
+
+        return publish(
+            stored, data_root=self._settings.data_root, blobs=self.blobs, store=self._store,
+            progress=progress or NoProgress(), repo_digests=repo_digests,
+        )  # fmt: skip
+
+    def publish_layer(
+        self, layer: str, config: ImageConfig, *, reference: Reference | None, created: str, comment: str
+    ) -> Image:
+        """An image of this machine's architecture with one layer of plain tar, whose digest is its diff ID."""
+        from cloison.images.layout import store_single_layer
+        from cloison.oci.image import ConfigDocument
+
+        document = ConfigDocument(
+            architecture=this_architecture(), os="linux", diff_ids=(layer,), config=config, created=created
+        )
+        stored = store_single_layer(document, layer, blobs=self.blobs, reference=reference, comment=comment)
+        return self.publish(stored)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        if err is None:
+            if self.is_littered:
+                garbage.collect(self._settings)
+        elif not (self._resumable and _was_cut_short(err)):
+            try:
+                garbage.collect(self._settings)
+            except (CloisonError, OSError):
+                pass  # what went wrong first is what people must see; the next collection makes up for it
+
+
+def _was_cut_short(err: BaseException) -> bool:
+    if isinstance(err, NoSpace):
+        return False
+    return isinstance(err, (Unavailable, KeyboardInterrupt))
+
+
+def local_reference(text: str) -> Reference:
+    """The name of an image that we make. Raises: InvalidArgument for one with a digest."""
+    reference = parse_reference(text)
+    if reference.digest:
+        raise InvalidArgument(f"cannot name an image {text}", why="a digest follows from the content")
+    return reference
+
+
+def this_architecture() -> str:
+    """This machine's, in Go's words: ``amd64``."""
+    from cloison.registry.platforms import parse_platform
+
+    return parse_platform("").architecture
