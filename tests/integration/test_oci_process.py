@@ -1,4 +1,4 @@
-"""The OCI runtime door: exec, terminals, hooks, limits, and what is left of a create that fails."""
+"""The OCI runtime door: exec, terminals, limits, and what is left of a create that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloison.linux.cgroups import read_layout
-from oci_bundle import Door, hook, subreaping
+from oci_bundle import Door, subreaping
 
 
 def test_exec_has_the_containers_walls_and_its_own_options(door: Door) -> None:
@@ -102,64 +102,6 @@ def read_all(master: int) -> bytes:
         pass  # EIO: nobody has the other end
     os.close(master)
     return text
-
-
-def test_hooks_run_in_order_with_the_state(door: Door, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    kinds = ("prestart", "createRuntime", "poststart", "poststop")
-    door.config["hooks"] = {kind: [hook(log, kind), hook(log, f"{kind}-2")] for kind in kinds}
-    door.config["annotations"] = {"a": "b"}
-    door.write()
-    door.ok("run", "t-hooks")
-    rows = [line.split(" ", 2) for line in log.read_text().splitlines()]
-    assert [row[0] for row in rows] == [name for kind in kinds for name in (kind, f"{kind}-2")]
-    assert {row[1] for row in rows} == {"v"}
-    states = [json.loads(row[2]) for row in rows[::2]]
-    assert [state["status"] for state in states] == ["creating", "creating", "running", "stopped"]
-    assert {(state["id"], state["bundle"], state["annotations"]["a"]) for state in states} == {
-        ("t-hooks", str(door.bundle), "b")
-    }
-    assert ["pid" in state for state in states] == [True, True, True, False]
-
-
-def test_a_create_hook_sees_the_mounted_root_and_a_command_that_does_not_run(door: Door, tmp_path: Path) -> None:
-    found = f"pid=$(sed 's/.*pid.: \\([0-9]*\\).*/\\1/' {tmp_path / 'log'})"
-    more = [found, f"readlink /proc/$pid/ns/net > {tmp_path / 'ns'}"]
-    door.config["hooks"] = {"createRuntime": [hook(tmp_path / "log", "one", more=more)]}
-    door.write("true")
-    door.ok("run", "t-early")
-    assert (tmp_path / "ns").read_text().strip() not in ("", os.readlink("/proc/self/ns/net"))
-
-
-@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart"])
-def test_a_failed_hook_takes_the_container_away_and_poststop_still_runs(door: Door, tmp_path: Path, kind: str) -> None:
-    log = tmp_path / "log"
-    door.config["hooks"] = {kind: [hook(log, "bad", code=4), hook(log, "never")], "poststop": [hook(log, "end")]}
-    door.write("sleep", "100")
-    assert f"{kind} hook failed with exit code 4" in door.fails("run", "t-bad")
-    assert [line.split()[0] for line in log.read_text().splitlines()] == ["bad", "end"]
-    assert "does not exist" in door.fails("state", "t-bad")
-
-
-def test_a_failed_poststop_hook_is_a_warning_and_the_others_run(door: Door, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    door.config["hooks"] = {"poststop": [hook(log, "bad", code=3), hook(log, "next")]}
-    door.write()
-    done = door("run", "t-warn")
-    assert (done.returncode, "poststop hook failed with exit code 3" in done.stderr) == (0, True)
-    assert [line.split()[0] for line in log.read_text().splitlines()] == ["bad", "next"]
-
-
-def test_a_hook_that_takes_too_long_is_killed(door: Door) -> None:
-    door.config["hooks"] = {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
-    door.write()
-    assert "timeout" in door.fails("create", "t-slow")
-
-
-def test_hooks_of_the_container_are_refused_and_not_forgotten(door: Door) -> None:
-    door.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
-    door.write()
-    assert "hooks.startContainer is not supported" in door.fails("create", "t-inner")
 
 
 def test_limits_hold_and_can_be_changed(door: Door) -> None:

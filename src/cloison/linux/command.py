@@ -58,27 +58,42 @@ class Outcome(Record):
 
 
 def run_exactly(
-    path: str, *, argv: Sequence[str], environ: Sequence[str], input: bytes, timeout_s: float = 0
-) -> Outcome:
+    path: str, *, argv: Sequence[str], environ: Sequence[str], input: bytes, timeout_s: float = 0,
+    outputs: tuple[int, int] = (-1, -1),
+) -> Outcome:  # fmt: skip
     """Run one program with this argument vector, environment and input, and no other. 0 is no timeout; then KILL.
 
-    Its streams are files in memory: neither side can block the other. Raises: OSError when it cannot be executed.
+    Its streams are files in memory: neither side can block the other; or descriptors of the caller's, of which nothing
+    is told. Raises: OSError when it cannot be executed.
     """
-    streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
+    streams = open_streams(input, outputs)
     try:
-        os.write(streams[0], input)
-        os.lseek(streams[0], 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(streams)]
         variables = dict(pair.partition("=")[::2] for pair in environ)
         # Python ignores SIGPIPE, and blocks nothing: a program shall start as from a shell
         pid = os.posix_spawn(path, list(argv) or [path], variables, file_actions=actions, setsigdef=(_SIGPIPE,))
         in_time = _wait(pid, timeout_s)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        said = [os.pread(fd, _SAID_BYTES, 0) for fd in streams[1:]]
+        return Outcome(code=code, in_time=in_time, **read_streams(streams))
     finally:
         for fd in streams:
             os.close(fd)
-    return Outcome(code=code, stdout=said[0], stderr=said[1], in_time=in_time)
+
+
+def open_streams(input: bytes, outputs: tuple[int, int]) -> list[int]:
+    """Standard input, output and error for one program, the caller's to close; -1 in ``outputs`` is memory."""
+    streams = [os.memfd_create("stdin", os.MFD_CLOEXEC)]
+    os.write(streams[0], input)
+    os.lseek(streams[0], 0, os.SEEK_SET)
+    for fd in outputs:
+        streams.append(os.dup(fd) if fd >= 0 else os.memfd_create("output", os.MFD_CLOEXEC))
+    return streams
+
+
+def read_streams(streams: Sequence[int]) -> dict[str, bytes]:
+    """What the program said into memory."""
+    said = [os.pread(fd, _SAID_BYTES, 0) if "memfd:" in os.readlink(f"/proc/self/fd/{fd}") else b"" for fd in streams]
+    return {"stdout": said[1], "stderr": said[2]}
 
 
 def _wait(pid: int, timeout_s: float) -> bool:

@@ -66,11 +66,6 @@ def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     check_labels(config.labels)
     spec, linux = config.spec, config.spec.linux
-    for word, hooks in (
-        ("createContainer", spec.hooks.create_container), ("startContainer", spec.hooks.start_container)
-    ):  # fmt: skip
-        if hooks:
-            raise Unsupported(f"hooks.{word} is not supported")
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
         raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")
     given = {device.path for device in linux.devices}

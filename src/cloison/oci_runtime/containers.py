@@ -1,8 +1,8 @@
 """What is on disk: one directory a container below the state root.
 
 ``state.json`` (the record below), ``config.json`` (the bundle's, as it was at create: later changes have no effect),
-``lock`` (held by whoever changes the container's state), ``rootfs`` (an empty directory; in the container's own mount
-namespace its root) and, until it is started, ``start`` (the socket on which its first process waits).
+``lock`` (held by whoever changes the container's state) and, until it is started, ``start`` (the socket on which its
+first process waits).
 """
 
 from __future__ import annotations
@@ -69,11 +69,9 @@ class Containers:
     def claim(self, container_id: str) -> Lock:
         """Make the container's directory and hold its lock. Raises: Conflict, InvalidArgument, Denied."""
         check_id(container_id)
-        # Others may pass through, and see nothing: root in a user namespace of its own is somebody else out here, and
-        # mounts its root file system on ``rootfs``.
         try:
             os.makedirs(self.root, 0o711, exist_ok=True)
-            os.mkdir(self.path(container_id), 0o711)
+            os.mkdir(self.path(container_id), 0o700)
         except FileExistsError as err:
             raise Conflict(f"container with given ID already exists: {container_id}") from err
         except OSError as err:
@@ -128,9 +126,7 @@ class Containers:
     def remove(self, container_id: str) -> None:
         """Take the directory away, the record last: what is left after a crash can be removed again."""
         for name in os.listdir(self.path(container_id)):
-            if name == "rootfs":
-                os.rmdir(self.path(container_id, name))
-            elif name not in ("lock", "state.json"):
+            if name not in ("lock", "state.json"):
                 os.unlink(self.path(container_id, name))
         for _attempt in range(_REMOVALS):
             for name in ("state.json", "lock"):

@@ -28,7 +28,9 @@ from cloison.store.atomic import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloison.oci.runtime import Spec
+    from collections.abc import Iterable
+
+    from cloison.oci.runtime import Hook, Spec
     from cloison.oci_runtime.log import Log
 
 
@@ -91,7 +93,6 @@ class _Creation:
         path = self._containers.path
         write_file(path(self.container.id, "config.json"), self._bundle.text, durable=False)
         self._containers.save(self.container)
-        os.mkdir(path(self.container.id, "rootfs"), 0o755)
         layout = cgroups.read_layout()
         placement = self._place(layout)
         listener = listen(path(self.container.id, "start"))
@@ -144,11 +145,14 @@ class _Creation:
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
         hooks = self._spec.hooks
         monitor = MonitorPlan(
-            absent=True, start_on=listener, pause_for_hooks=bool(hooks.prestart or hooks.create_runtime)
+            absent=True,
+            start_on=listener,
+            pause_for_hooks=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),
         )
         return Surroundings(
             placement=placement,
-            staging=self._containers.path(self.container.id, "rootfs"),
+            # On itself, in its own mount namespace: hooks look for the mounts below root.path
+            staging=self._bundle.config.spec.root.mount.source,
             layout=layout,
             facts=read_facts(),
             monitor=monitor,
@@ -161,7 +165,7 @@ class _Creation:
     def _conduct(self, session: Session) -> None:
         """From the clone to the wait for ``start``: note the pid, run the hooks in between."""
         hooks = self._spec.hooks
-        pausing = bool(hooks.prestart or hooks.create_runtime)
+        pausing = bool(hooks.prestart or hooks.create_runtime or hooks.create_container)
         while True:
             message = session.receive()
             if message.kind == "created":
@@ -173,11 +177,19 @@ class _Creation:
                 self._met_hooks = True
                 run_hooks("prestart", hooks.prestart, container=self.container, status="creating")
                 run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
+                if hooks.create_container:
+                    self._run_inner(hooks.create_container)
                 session.start()
             elif message.kind == "waiting":
                 return
             elif message.kind in ("closed", "exited"):
                 raise Internal("the container could not be created", why="its first process ended without a word")
+
+    def _run_inner(self, hooks: Iterable[Hook]) -> None:
+        from cloison.oci_runtime.inner_hooks import inner_pid, of_creation
+
+        runner, pid = of_creation(self.container), inner_pid(self.container.pid)
+        run_hooks("createContainer", hooks, container=self.container, status="creating", runner=runner, pid=pid)
 
     def _note(self, pid: int) -> None:
         try:

@@ -35,7 +35,7 @@ class Wishes(Record):
 
 def execute(container: Container, process: Process, *, wishes: Wishes, console: int) -> tuple[int, int]:
     """Its pid and start time; on return the command has been executed. Raises: LaunchFailed and its kinds, NotFound."""
-    placement = _placement(container, wishes.below)
+    placement = placement_of(container, below=wishes.below)
     pidfd = proc.open_pidfd(container.pid, container.pid_started)
     try:
         ops = plan_exec(
@@ -47,7 +47,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             monitor=MonitorPlan(absent=True),
             seccomp=wishes.seccomp,
             keyring=container.id,
-            user_namespace=_has_own_users(container.pid),
+            user_namespace=has_own_users(container.pid),
             console=console,
             preserve=wishes.preserve,
             machine=plan_machine(wishes.linux),
@@ -66,7 +66,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
     return session.pid, started
 
 
-def _placement(container: Container, below: str) -> cgroups.Placement:
+def placement_of(container: Container, *, below: str = "") -> cgroups.Placement:
     """The container's groups, or those below them where they exist. Raises: NotFound."""
     if not container.cgroup:
         return cgroups.Placement()
@@ -92,21 +92,22 @@ def _await_execution(session: Session) -> int:
         if message.error is not None:
             raise message.error
         if message.kind == "created":
-            started = _start_time(message.pid)
+            started = started_at(message.pid)
         if message.kind == "started":
             return started
         if message.kind in ("closed", "exited"):
             raise Internal("the command could not be started", why="it ended without a word")
 
 
-def _start_time(pid: int) -> int:
+def started_at(pid: int) -> int:
+    """The start time of a process that was just made, 0 when it has ended already."""
     try:
         return proc.start_time(pid)
     except NotFound:
-        return 0  # it failed already; the message that says so is next
+        return 0  # the message that says so is next
 
 
-def _has_own_users(pid: int) -> bool:
-    """Its user namespace can be joined only if it is not ours (setns(2))."""
+def has_own_users(pid: int) -> bool:
+    """Whether its user namespace is not ours: only then it can be joined (setns(2))."""
     theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
     return theirs.st_ino != ours.st_ino

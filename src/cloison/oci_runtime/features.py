@@ -30,7 +30,7 @@ def _features(_call: Call) -> int:
     say(dumps({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": _MOUNT_OPTIONS,
         "linux": {
             "namespaces": list(_NAMESPACES),

@@ -71,7 +71,7 @@ def _create_and_start(call: Call, bundle: Bundle, *, console: int) -> Container:
     containers = Containers(call.root)
     container = create(containers, call.id, bundle=bundle, wishes=_wishes(call, console), log=call.log)
     try:
-        start(containers, call.id, log=call.log)
+        start(containers, call.id, log=call.log, cache=call.cache)
     except BaseException:
         delete(containers, call.id, force=True, log=call.log)
         raise
@@ -111,7 +111,7 @@ def _wishes(call: Call, console: int) -> Wishes:
 def _start(call: Call) -> int:
     from cloison.oci_runtime.starting import start
 
-    start(Containers(call.root), call.id, log=call.log)
+    start(Containers(call.root), call.id, log=call.log, cache=call.cache)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Conflict, Internal, InvalidArgument, LaunchFailed
+from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument
 from cloison.oci.config_json import parse_config
 from cloison.oci_runtime import ending
 from cloison.oci_runtime.hooks import run_hooks
@@ -12,6 +12,9 @@ from cloison.runtime.session import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloison.oci.config_json import Config
     from cloison.oci_runtime.containers import Container, Containers
     from cloison.oci_runtime.log import Log
 
@@ -23,8 +26,8 @@ _REFUSALS = {
 }
 
 
-def start(containers: Containers, container_id: str, *, log: Log) -> None:
-    """On return the command has been executed and the poststart hooks have run.
+def start(containers: Containers, container_id: str, *, log: Log, cache: str) -> None:
+    """On return the command has been executed and the poststart hooks have run. ``cache``: of compiled filters.
 
     Raises: NotFound, Conflict, LaunchFailed and its kinds.
     """
@@ -35,8 +38,34 @@ def start(containers: Containers, container_id: str, *, log: Log) -> None:
             raise Conflict(f"cannot start container {container_id}", why=_REFUSALS[status])
         if not container.has_process:
             raise InvalidArgument(f"cannot start container {container_id}", why="its config.json has no process")
+        config = parse_config(containers.config(container.id), bundle=container.bundle)
+        hooks = config.spec.hooks
+
+        def run(work: Callable[[], None]) -> None:
+            """runtime.md, "Lifecycle": if a hook fails, the container is stopped and destroyed."""
+            try:
+                work()
+            except CloisonError:
+                ending.destroy(containers, container, poststop=hooks.poststop, log=log)
+                raise
+
+        if hooks.start_container:
+            run(lambda: _run_inner(container, config, cache=cache))
         _release(containers, container)
-        _tell(containers, container, log)
+        run(lambda: run_hooks("poststart", hooks.poststart, container=container, status="running"))
+
+
+def _run_inner(container: Container, config: Config, *, cache: str) -> None:
+    """The startContainer hooks."""
+    from cloison.oci_runtime.bundle import complete_process, seccomp_program, with_home
+    from cloison.oci_runtime.inner_hooks import inner_pid, of_start
+
+    process = with_home(complete_process(config.spec.process), f"/proc/{container.pid}/root")
+    runner = of_start(container, process, seccomp=seccomp_program(config, cache=cache))
+    run_hooks(
+        "startContainer", config.spec.hooks.start_container, container=container, status="created", runner=runner,
+        pid=inner_pid(container.pid),
+    )  # fmt: skip
 
 
 def _release(containers: Containers, container: Container) -> None:
@@ -52,14 +81,3 @@ def _release(containers: Containers, container: Container) -> None:
             if message.kind != "waiting":
                 raise Internal("the container could not be started", why=f"it said {message.kind!r}")
     os.unlink(socket)
-
-
-def _tell(containers: Containers, container: Container, log: Log) -> None:
-    """The poststart hooks. runtime.md, "Lifecycle": if one fails, the container is stopped and destroyed."""
-    config = parse_config(containers.config(container.id), bundle=container.bundle)
-    hooks = config.spec.hooks
-    try:
-        run_hooks("poststart", hooks.poststart, container=container, status="running")
-    except LaunchFailed:
-        ending.destroy(containers, container, poststop=hooks.poststop, log=log)
-        raise

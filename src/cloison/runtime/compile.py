@@ -228,13 +228,13 @@ def _terminal(command: Process, console: int) -> tuple[Op, ...]:
 def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
-    console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (),
+    console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (), file: str = "",
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
     Every namespace of that process is joined, also those it shares with the host: joining one's own changes nothing.
     The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told. ``machine``: the container's
-    `process.plan_machine`.
+    `process.plan_machine`. ``file``: what is executed, when it is not the first argument.
     """
     cpus = command.exec_cpus
     kinds = (*_JOINED, *(("time",) if facts.has_time_namespace else ()), *(("user",) if user_namespace else ()))
@@ -253,6 +253,6 @@ def plan_exec(
         *((op("await-parent"),) if placement.join else ()),
         *((op("affinity", *cpus.final),) if cpus.final else ()),
         *machine,
-        *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor, preserve=preserve),
+        *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor, preserve=preserve, file=file),
         *plan_monitor(monitor, stdio=stdio, placement=placement),
     )

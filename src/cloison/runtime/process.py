@@ -33,8 +33,9 @@ def plan_command(
     monitor: MonitorPlan = NO_MONITOR,
     init: bool = False,
     preserve: Sequence[int] = (),
+    file: str = "",
 ) -> tuple[Op, ...]:
-    """Everything from the limits to ``exec``.
+    """Everything from the limits to ``exec`` of ``file``, or of the first argument.
 
     Raises: InvalidArgument, Denied (a capability we do not have ourselves).
     """
@@ -60,7 +61,7 @@ def plan_command(
         *late,
         *((op("init"),) if init else ()),
         *((op("env", *process.env),) if monitor.start_on < 0 else ()),
-        op("exec", process.args[0], *process.args),
+        op("exec", file or process.args[0], *process.args),
     )
 
 
