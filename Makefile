@@ -1,5 +1,6 @@
 # make run     everything needed, then the main job: a guided tour of a real container (needs root, or sudo)
 # make test    everything needed, then the lints and all tests
+# make test-guest  only those that need another kernel than this one, or systemd: in a machine of their own (QEMU)
 # make bench   everything needed, then the comparison with runc, crun, docker and podman
 # make lint    ruff, mypy, import-linter, the C compiler's warnings, codespell
 # make format  let ruff and clang-format put the sources into shape
@@ -19,10 +20,12 @@ AS_ROOT := $(if $(SUDO),sudo env PYTHONDONTWRITEBYTECODE=1 PATH="$$PATH",)
 RUN_PACKAGES   := iproute2:ip nftables:nft procps:ps
 TEST_PACKAGES  := $(RUN_PACKAGES) busybox-static:/bin/busybox strace:strace docker-registry:docker-registry \
                   skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap musl-tools:musl-gcc
+GUEST_PACKAGES := qemu-system-x86:qemu-system-x86_64 mmdebstrap:mmdebstrap e2fsprogs:mkfs.ext4 \
+                  busybox-static:/bin/busybox
 BENCH_PACKAGES := $(RUN_PACKAGES) busybox-static:/bin/busybox runc:runc crun:crun podman:podman docker.io:docker \
                   containerd:containerd hyperfine:hyperfine
 
-.PHONY: run test bench lint format clean launcher set-up-run set-up-test set-up-bench
+.PHONY: run test test-guest bench lint format clean launcher set-up-run set-up-test set-up-bench
 .DEFAULT_GOAL := run
 .NOTPARALLEL:
 
@@ -32,6 +35,11 @@ run: set-up-run
 
 test: set-up-test lint
 	$(AS_ROOT) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@scripts/install-packages.sh $(PYTHON) $(GUEST_PACKAGES) || true
+	$(AS_ROOT) $(BIN)/python tests/guest/machine.py || [ $$? -eq 77 ] # 77: it cannot be run here, and has said why
+
+test-guest: packages-guest $(VENV)/.dev $(LAUNCHER)
+	$(AS_ROOT) $(BIN)/python tests/guest/machine.py $(PYTEST_ARGS)
 
 bench: set-up-bench
 	$(BIN)/python -m compileall -q src
@@ -59,9 +67,10 @@ set-up-run: packages-run $(VENV)/.run $(LAUNCHER)
 set-up-test: packages-test $(VENV)/.dev $(LAUNCHER)
 set-up-bench: packages-bench $(VENV)/.dev $(LAUNCHER)
 
-.PHONY: packages-run packages-test packages-bench
+.PHONY: packages-run packages-test packages-guest packages-bench
 packages-run: ; @scripts/install-packages.sh $(PYTHON) $(RUN_PACKAGES)
 packages-test: ; @scripts/install-packages.sh $(PYTHON) $(TEST_PACKAGES)
+packages-guest: ; @scripts/install-packages.sh $(PYTHON) $(GUEST_PACKAGES)
 packages-bench: ; @scripts/install-packages.sh $(PYTHON) $(BENCH_PACKAGES)
 
 launcher: $(LAUNCHER)

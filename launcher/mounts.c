@@ -237,7 +237,7 @@ static int short_name(struct launch *l, const char *path, char text[static 40])
 	return 0;
 }
 
-/* Overlay root by mount(2), for kernels without `lowerdir+` (before 6.5). Its descriptors are close-on-exec and few. */
+/* Overlay root by mount(2), for kernels without `lowerdir+` (before 6.7). Its descriptors are close-on-exec and few. */
 int legacy_overlay(struct launch *l, const struct op *op)
 {
 	static char page[4096];

@@ -116,6 +116,10 @@ static int new_overlay(struct launch *l, const struct op *op)
 
 	if (fs < 0)
 		return missing_call(l) ? -2 : fail(l, "fsopen", "overlay");
+	if (sys_fsconfig(fs, CONFIG_FLAG, "lowerdir+", NULL) == 0) { /* before Linux 6.5 any word is taken, until the end */
+		close(fs);
+		return -2;
+	}
 	if (configure_overlay(l, op, fs, &a) < 0) {
 		bool old = l->fault.error == EINVAL && !strcmp(l->fault.call, "fsconfig") && op->count > 4 &&
 			   !strcmp(l->fault.path, op->arg[4]);

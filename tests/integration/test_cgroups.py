@@ -21,6 +21,8 @@ from cloison.linux.libc import BPF, address_of, syscall
 from cloison.model.container import Resources
 from cloison.oci.runtime import DeviceRule
 
+pytestmark = pytest.mark.guest
+
 PARENT = f"cloison-test-{os.getpid()}"
 PATH = f"{PARENT}/group"
 LAYOUT = cgroups.read_layout()

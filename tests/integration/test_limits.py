@@ -10,6 +10,8 @@ import pytest
 
 from harness import Cloison, until
 
+pytestmark = pytest.mark.guest
+
 
 def cgroup_file(pid: int, controller: str, v1: str, v2: str) -> str:
     """The text of a limit in the container's own cgroup, wherever its controller is mounted."""

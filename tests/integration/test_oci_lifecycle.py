@@ -13,6 +13,8 @@ import pytest
 
 from oci_bundle import Door, subreaping
 
+pytestmark = pytest.mark.guest
+
 
 @pytest.fixture(autouse=True)
 def subreaper() -> Iterator[None]:
