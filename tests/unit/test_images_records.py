@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cloison.errors import Conflict, InvalidArgument, NoSpace, NotFound, Unavailable
-from cloison.images.records import ImageStore, ImageUse
+from cloison.images.records import ImageStore
+from cloison.images.removal import ImageUse
 from cloison.model.image import Image, ImageConfig
 from cloison.model.reference import parse_reference
 

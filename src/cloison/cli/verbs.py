@@ -45,17 +45,17 @@ VERBS: Mapping[str, str] = {
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "container": {
         "attach": "attach", "commit": "commit", "create": "create", "diff": "diff", "exec": "exec", "export": "export",
-        "inspect": "container-inspect", "kill": "kill",
+        "inspect": "container-inspect", "kill": "kill", "prune": "container-prune",
         "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "rename": "rename",
         "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stop": "stop",
         "unpause": "unpause", "wait": "wait",
     },
     "image": {
         "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
-        "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "pull": "pull", "rm": "rmi",
-        "remove": "rmi", "save": "save", "tag": "tag", "tree": "image-tree",
+        "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "prune": "image-prune",
+        "pull": "pull", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag", "tree": "image-tree",
     },
-    "system": {"info": "info"},
+    "system": {"check": "system-check", "df": "system-df", "info": "info", "prune": "system-prune"},
 }  # fmt: skip
 
 # Verbs that exist in a group alone
@@ -65,6 +65,11 @@ GROUP_VERBS: Mapping[str, str] = {
     "image-diff": "image_files DIFF",
     "image-from-host": "images FROM_HOST",
     "image-tree": "image_files TREE",
+    "container-prune": "prune CONTAINERS",
+    "image-prune": "prune IMAGES",
+    "system-check": "storage CHECK",
+    "system-df": "storage DF",
+    "system-prune": "prune SYSTEM",
 }
 
 GROUP_SUMMARIES: Mapping[str, str] = {

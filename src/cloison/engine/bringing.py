@@ -35,6 +35,7 @@ class Bringing:
         self._store = ImageStore(settings.data_root)
         self._lock = self._store.incoming()
         self._resumable = resumable
+        self._brought: set[str] = set()  # ids: they are about to be used
 
     def __enter__(self) -> Bringing:
         return self
@@ -46,10 +47,12 @@ class Bringing:
         from cloison.engine.publishing import publish
         from cloison.images.progress import NoProgress
 
-        return publish(
+        image = publish(
             stored, data_root=self._settings.data_root, blobs=self.blobs, store=self._store,
             progress=progress or NoProgress(), repo_digests=repo_digests,
         )  # fmt: skip
+        self._brought.add(image.id)
+        return image
 
     def publish_layer(
         self, layer: str, config: ImageConfig, *, reference: Reference | None, created: str, comment: str
@@ -69,8 +72,12 @@ class Bringing:
     ) -> None:
         self._lock.release()
         if err is None:
-            if self.is_littered:
+            if self.is_littered or self._store.wants_collection:
                 garbage.collect(self._settings)
+            if self._settings.keep_storage_bytes:
+                from cloison.engine.pruning import enforce_budget
+
+                enforce_budget(self._settings, spare=self._brought)
         elif not (self._resumable and _was_cut_short(err)):
             try:
                 garbage.collect(self._settings)

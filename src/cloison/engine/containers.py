@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from cloison.archive.writer import Writable
     from cloison.engine.images import Images
     from cloison.engine.logs import LogEntry
+    from cloison.engine.pruning import PruneFilter
     from cloison.images.progress import Progress
     from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec
     from cloison.model.image import FileChange, Image
     from cloison.model.settings import Settings
+    from cloison.model.usage import Pruned
     from cloison.runtime.session import Session
     from cloison.store.containers import Running
     from cloison.store.locks import Lock
@@ -225,6 +227,12 @@ class Containers:
         with self._store.enter(record.id):
             ending.settle(record, settings=self._settings)
             creating.discard(record, settings=self._settings, with_volumes=volumes or record.spec.auto_remove)
+
+    def prune(self, only: PruneFilter | None = None) -> Pruned:
+        """Remove every container that does not run. Raises: Unavailable."""
+        from cloison.engine.pruning import PruneFilter, prune_containers
+
+        return prune_containers(self, settings=self._settings, only=only or PruneFilter())
 
     def rename(self, name: str, new: str) -> None:
         """Raises: Conflict when the new name is taken."""

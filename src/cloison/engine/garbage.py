@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from cloison.errors import CloisonError
 from cloison.images.records import ImageStore
+from cloison.images.removal import ImageUse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloison.images.removal import Removal
     from cloison.model.image import Image
     from cloison.model.settings import Settings
     from cloison.store.blobs import Blobs
@@ -33,39 +37,87 @@ def sweep(settings: Settings) -> None:
     Overlay(settings.data_root).sweep()
 
 
-def collect(settings: Settings) -> bool:
+def collect(settings: Settings, *, measure: bool = False) -> int:
     """Remove layers and blobs that neither an image nor a container needs, and what crashes left unfinished.
 
-    Does nothing, and says so, while images are being brought: their parts are not named by any record yet.
+    Gives the bytes of disk that came free, when they are to be measured. Does nothing while images are being brought,
+    since their parts are not named by any record yet: whoever brings them does it then.
     """
     store = ImageStore(settings.data_root)
     nothing_comes_in = store.no_incoming()
     if nothing_comes_in is None:
-        return False
+        store.ask_for_collection()
+        nothing_comes_in = store.no_incoming()  # the last of them may have ended before it could see that
+        if nothing_comes_in is None:
+            return 0
     with nothing_comes_in, store.lock():
-        sweep(settings)
-        _collect(settings, store)
-    return True
+        store.forget_collection()
+        return _Collection(settings, store, measure=measure).run()
 
 
-def _collect(settings: Settings, store: ImageStore) -> None:
-    """Mark from images and containers, sweep layers and blobs."""
-    from cloison.snapshots.overlay import Overlay
-    from cloison.store.blobs import Blobs
+class _Collection:
+    """Mark from images and containers, sweep layers and blobs; nobody else adds or removes meanwhile."""
+
+    def __init__(self, settings: Settings, store: ImageStore, *, measure: bool) -> None:
+        from cloison.snapshots.overlay import Overlay
+        from cloison.store.blobs import Blobs
+
+        self._settings = settings
+        self._store = store
+        self._blobs = Blobs(settings.data_root)
+        self._snapshots = Overlay(settings.data_root)
+        self._measure = measure
+
+    def run(self) -> int:
+        from cloison.store.containers import ContainerStore
+
+        freed = sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
+        sweep(self._settings)
+        freed -= sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
+        images = {listing.image.id: listing.image for listing in self._store.list()}
+        layers = {layer for image in images.values() for layer in image.layers}
+        layers |= {layer for record in ContainerStore(self._settings).records() for layer in record.layers}
+        for layer in set(self._snapshots.list_layers()) - layers:
+            freed += self._size(self._snapshots.layer_path(layer))
+            self._snapshots.remove_layer(layer)
+        needed = {digest for image in images.values() for digest in blobs_of(image, self._blobs)}
+        for digest in set(self._blobs.list()) - needed:
+            freed += self._size(self._blobs.path(digest))
+            self._blobs.remove(digest)
+        return freed
+
+    def _size(self, path: str) -> int:
+        if not self._measure:
+            return 0
+        from cloison.linux.trees import usage_of
+
+        return usage_of(path)
+
+
+def uses(settings: Settings) -> Sequence[ImageUse]:
+    """Which images containers were made from."""
     from cloison.store.containers import ContainerStore
 
-    blobs = Blobs(settings.data_root)
+    containers = ContainerStore(settings)
+    return [
+        ImageUse(container_id=record.id, image_id=record.image_id, running=containers.monitor_lives(record.id))
+        for record in containers.records()
+    ]
+
+
+def removal_lines(removals: Sequence[Removal], *, settings: Settings) -> Sequence[str]:
+    """What removals did, as docker tells it; layers that others have are not gone."""
+    from cloison.snapshots.overlay import Overlay
+
     snapshots = Overlay(settings.data_root)
-    images = {listing.image.id: listing.image for listing in store.list()}
-    layers = {layer for image in images.values() for layer in image.layers}
-    layers |= {layer for record in ContainerStore(settings).records() for layer in record.layers}
-    for layer in list(snapshots.list_layers()):
-        if layer not in layers:
-            snapshots.remove_layer(layer)
-    needed = {digest for image in images.values() for digest in blobs_of(image, blobs)}
-    for digest in list(blobs.list()):
-        if digest not in needed:
-            blobs.remove(digest)
+    lines: list[str] = []
+    for removal in removals:
+        lines += [f"Untagged: {name}" for name in removal.untagged]
+        image = removal.deleted
+        if image is not None:
+            gone = [layer for layer in reversed(image.layers) if not snapshots.has(layer)]
+            lines += [f"Deleted: {digest}" for digest in (image.id, *gone)]
+    return list(dict.fromkeys(lines))
 
 
 def blobs_of(image: Image, blobs: Blobs) -> set[str]:

@@ -6,7 +6,7 @@ import time
 
 from cloison.engine import garbage
 from cloison.errors import InvalidArgument, NotFound
-from cloison.images.records import ImageStore, ImageUse
+from cloison.images.records import ImageStore
 from cloison.model.reference import parse_reference
 
 TYPE_CHECKING = False
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from cloison.archive.decompress import Readable
     from cloison.archive.writer import Writable
+    from cloison.engine.pruning import PruneFilter
     from cloison.images.progress import Progress
-    from cloison.images.records import Removal
+    from cloison.images.removal import Removal
     from cloison.model.image import FileChange, HistoryEntry, Image, ImageListing
     from cloison.model.settings import Settings
+    from cloison.model.usage import Pruned
     from cloison.store.blobs import Blobs
-    from cloison.store.containers import ContainerStore
     from cloison.store.locks import Lock
 
 # made from this machine's own programs at first use, so that a first `run` needs no network
@@ -63,6 +64,7 @@ class Images:
             lock = self.hold()
             found = self._present(text, platform) if policy != "always" or _is_host_base(text) else None
             if found is not None:
+                self._store.touch(found.id)
                 return found, lock
             lock.release()  # bringing it takes the lock for itself
             self.ensure(text, policy=policy, platform=platform, progress=progress)
@@ -260,26 +262,25 @@ class Images:
         try:
             for name in names:
                 with self._store.lock():
-                    removals.append(self._store.remove(name, force=force, uses=self._uses()))
+                    removals.append(self._store.remove(name, force=force, uses=garbage.uses(self._settings)))
         finally:
             self.collect()
-        return [line for removal in removals for line in self._removal_lines(removal)]
+        return garbage.removal_lines(removals, settings=self._settings)
 
-    def _removal_lines(self, removal: Removal) -> Sequence[str]:
-        from cloison.snapshots.overlay import Overlay
+    def prune(self, *, all: bool = False, only: PruneFilter | None = None, keep_bytes: int = -1) -> Pruned:
+        """Remove images without a name, or ``all`` that no container was made from, and every rest of a crash.
 
-        lines = [f"Untagged: {name}" for name in removal.untagged]
-        image = removal.deleted
-        if image is not None:
-            snapshots = Overlay(self._settings.data_root)
-            gone = [layer for layer in reversed(image.layers) if not snapshots.has(layer)]
-            lines += [f"Deleted: {digest}" for digest in (image.id, *gone)]
-        return lines
+        ``keep_bytes``: the longest unused go first, and only until all images take no more. Raises: Unavailable.
+        """
+        from cloison.engine.pruning import PruneFilter, prune_images
+
+        only = only or PruneFilter()
+        return prune_images(settings=self._settings, all=all, only=only, keep_bytes=keep_bytes)
 
     def collect(self) -> None:
         """Remove layers and blobs that neither an image nor a container needs, and what crashes left unfinished.
 
-        Does nothing while images are being brought: their parts are not named by any record yet.
+        While images are being brought, which no record names yet, that is left to whoever brings them.
         """
         garbage.collect(self._settings)
 
@@ -293,18 +294,6 @@ class Images:
 
     def _open(self) -> None:
         garbage.open_store(self._settings)
-
-    def _containers(self) -> ContainerStore:
-        from cloison.store.containers import ContainerStore
-
-        return ContainerStore(self._settings)
-
-    def _uses(self) -> Sequence[ImageUse]:
-        containers = self._containers()
-        return [
-            ImageUse(container_id=record.id, image_id=record.image_id, running=containers.monitor_lives(record.id))
-            for record in containers.records()
-        ]
 
 
 def _is_host_base(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
 from functools import partial
 
 from cloison.errors import InvalidArgument, Unsupported
@@ -20,6 +21,7 @@ from cloison.snapshots.overlay import Overlay
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
@@ -44,7 +46,7 @@ def publish(
     if len(document.diff_ids) != len(stored.layers):
         raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
     unpacker = _Unpacker(document, stored.layers, data_root=data_root, blobs=blobs, progress=progress)
-    with unpacker:
+    with unpacker.claim(), unpacker:
         unpacker.stage()
         blobs.sync()
         fresh = unpacker.commit()
@@ -85,8 +87,24 @@ class _Unpacker:
         self._staged: dict[int, Staged] = {}
         self._is_open = True
         self._lock = threading.Lock()
-        missing = [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
-        self._crew = Crew([partial(self._stage, i) for i in missing])
+        self._crew = Crew([partial(self._stage, i) for i in self._missing()])
+
+    def _missing(self) -> list[int]:
+        return [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
+
+    def claim(self) -> AbstractContextManager[object]:
+        """Wait for whoever unpacks the lowest layer that is missing, and take only what is missing then.
+
+        Whoever needs a higher layer of the same chain needs this one, too: it alone has to be claimed.
+        """
+        while missing := self._missing():
+            claim = self.snapshots.claim(self.chains[missing[0]])
+            if self._missing()[:1] == missing[:1]:
+                self._crew = Crew([partial(self._stage, i) for i in self._missing()])
+                return claim
+            claim.release()
+        self._crew = Crew([])
+        return nullcontext()
 
     def __enter__(self) -> _Unpacker:
         return self

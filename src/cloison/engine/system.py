@@ -11,7 +11,11 @@ from cloison.linux import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloison.engine.pruning import PruneFilter
     from cloison.model.settings import Settings
+    from cloison.model.usage import Problem, StoreUsage, SystemPruned
 
 
 class System:
@@ -28,6 +32,36 @@ class System:
             "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(host.machine, host.machine),
             "KernelVersion": host.release,
         }
+
+    def usage(self) -> StoreUsage:
+        """Every byte of the data root, and whose it is. Reads all of it. Raises: Unavailable."""
+        from cloison.engine.accounting import measure
+        from cloison.engine.containers import Containers
+
+        return measure(self._settings, Containers(self._settings).list(all=True))
+
+    def prune(self, *, all: bool = False, volumes: bool = False, only: PruneFilter | None = None) -> SystemPruned:
+        """Remove stopped containers, then images without a name (or ``all`` that nobody uses); volumes where asked.
+
+        Raises: Unavailable.
+        """
+        from cloison.engine.containers import Containers
+        from cloison.engine.pruning import PruneFilter, prune_containers, prune_images, prune_volumes
+        from cloison.model.usage import Pruned, SystemPruned
+
+        containers = Containers(self._settings)
+        chosen = only or PruneFilter()
+        return SystemPruned(
+            containers=prune_containers(containers, settings=self._settings, only=chosen),
+            volumes=prune_volumes(containers, settings=self._settings) if volumes else Pruned(),
+            images=prune_images(settings=self._settings, all=all, only=chosen),
+        )
+
+    def check(self, *, repair: bool = False, quick: bool = False) -> Iterator[Problem]:
+        """Every problem of the store, as it is found; ``quick`` reads no blob and no layer. Raises: Unavailable."""
+        from cloison.engine.checking import check
+
+        return check(self._settings, repair=repair, quick=quick)
 
     def info(self) -> dict[str, object]:
         """Counts, places and the host's facts, under the names that Docker's ``info`` has where it has them."""

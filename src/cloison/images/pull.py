@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
-from cloison.errors import InvalidArgument, NotFound, Unsupported
+from cloison.errors import InvalidArgument, NotFound, Unavailable, Unsupported
 from cloison.images.crew import Crew
 from cloison.model.record import Record
 from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, parse_config, parse_manifest
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from cloison.registry.budget import Limits
     from cloison.registry.client import ManifestAnswer
     from cloison.store.blobs import Blobs
+    from cloison.store.locks import Claim
 
 # docker uses 3; more connections gain little and strain the registry
 _PARALLEL = 4
 _MAX_DEPTH = 3
 _MAX_LAYER_BYTES = 1 << 40
+_LOOK_AGAIN_S = 0.05  # while somebody else brings a blob
 _LAYER_WORDS = ("layer", "rootfs.diff")
 
 
@@ -141,7 +144,7 @@ def _bring(
     unique = {descriptor.digest: descriptor for descriptor in descriptors}
     fetcher = _Fetcher(client, blobs=blobs, progress=progress, quiet=quiet)
     jobs = [partial(fetcher.fetch, descriptor) for descriptor in unique.values()]
-    Crew(jobs, on_stop=client.abort).run(_PARALLEL)
+    Crew(jobs, on_stop=fetcher.stop).run(_PARALLEL)
 
 
 class _Fetcher:
@@ -152,8 +155,32 @@ class _Fetcher:
         self._blobs = blobs
         self._progress = progress
         self._quiet = quiet
+        self._stopped = threading.Event()
 
     def fetch(self, descriptor: Descriptor) -> None:
+        """Bring one blob, or wait for whoever is bringing it at this moment, in this process or another."""
+        with self._claim(descriptor):
+            self._fetch(descriptor)
+
+    def _claim(self, descriptor: Descriptor) -> Claim:
+        waits = False
+        while True:
+            try:
+                return self._blobs.claim(descriptor.digest, wait=False)
+            except BlockingIOError:
+                pass
+            if not waits and descriptor.digest != self._quiet:
+                self._progress.start(short(descriptor.digest), descriptor.size, "Waiting")
+            waits = True
+            if self._stopped.wait(_LOOK_AGAIN_S):
+                raise Unavailable("the pull was stopped")
+
+    def stop(self) -> None:
+        """End what the threads may be waiting for."""
+        self._stopped.set()
+        self._client.abort()
+
+    def _fetch(self, descriptor: Descriptor) -> None:
         item = short(descriptor.digest)
         shown = descriptor.digest != self._quiet
         if self._is_there(descriptor):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.errors import CloisonError, Conflict, InvalidArgument, NotFound
+from cloison.images.removal import ImageUse, Removal, familiar, in_use, repository, same_names, short
 from cloison.model.digest import is_digest
 from cloison.model.image import Image, ImageListing
-from cloison.model.record import Record, from_plain, to_plain
+from cloison.model.record import from_plain, to_plain
 from cloison.model.reference import Reference, parse_reference
 from cloison.store import json
 from cloison.store.atomic import disk_error, make_private_directory, read_file, sync_directory, write_file
@@ -27,21 +28,6 @@ if TYPE_CHECKING:
 _HEX = "0123456789abcdef"
 _MAX_NAME = 200
 _VERSION = 1
-
-
-class ImageUse(Record):
-    """A container that was made from an image; the engine tells `remove` about them."""
-
-    container_id: str
-    image_id: str
-    running: bool = False
-
-
-class Removal(Record):
-    """What `remove` did, in Docker's order: names that are gone, then the image when that was the last of them."""
-
-    untagged: tuple[str, ...] = ()
-    deleted: Image | None = None
 
 
 class ImageStore:
@@ -76,6 +62,35 @@ class ImageStore:
     def _incoming_lock(self, *, shared: bool, wait: bool) -> Lock:
         self._make_directories()
         return _lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
+
+    def ask_for_collection(self) -> None:
+        """Let whoever brings something in at this moment clean up at its end."""
+        write_file(f"{self._root}/collect", b"", durable=False)
+
+    def forget_collection(self) -> None:
+        _unlink(f"{self._root}/collect")
+
+    @property
+    def wants_collection(self) -> bool:
+        return os.path.exists(f"{self._root}/collect")
+
+    def touch(self, image_id: str) -> None:
+        """The image is being used; see `last_used_ns`."""
+        try:
+            os.utime(self._record_path(image_id))
+        except OSError:  # removed, or a read-only disk: it is for the order of pruning alone
+            pass
+
+    def last_used_ns(self, image_id: str) -> int:
+        """When it was brought, named, or a container was made from it; 0 for one that is not there."""
+        try:
+            return os.stat(self._record_path(image_id)).st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def paths_of(self, image_id: str) -> Sequence[str]:
+        """The files that say what an image is, and its names."""
+        return [self._record_path(image_id), *map(self._name_path, self.references_of(image_id))]
 
     # -- finding
 
@@ -112,7 +127,7 @@ class ImageStore:
             image = item.image
             if reference.canonical in image.repo_digests:
                 return image
-            if reference.digest == image.digest and reference.canonical_name in map(_repository, image.repo_digests):
+            if reference.digest == image.digest and reference.canonical_name in map(repository, image.repo_digests):
                 return image
         return None
 
@@ -170,6 +185,28 @@ class ImageStore:
                 found.append((image, reference))
         return found
 
+    def damaged(self) -> Iterator[tuple[str, str]]:
+        """Files of names and records that say nothing, and why; in this order, for a name leads to a record."""
+        for folder in (self._records, self._names):
+            for name in sorted(_listdir(folder)):
+                why = "" if name.endswith(".tmp") else self._damage(f"{folder}/{name}")
+                if why:
+                    yield f"{folder}/{name}", why
+
+    def _damage(self, path: str) -> str:
+        try:
+            value = _read_json(path)
+            if value is None:
+                return ""
+            if path.startswith(f"{self._records}/"):
+                image = from_plain(Image, value)
+                return "" if path == self._record_path(image.id) else "it is another image's"
+            if path != self._name_path(parse_reference(str(value["reference"]))):
+                return "it is another name's"
+            return "" if self._read_record(str(value["image"])) else "its image is missing"
+        except (CloisonError, KeyError, TypeError, ValueError):
+            return "it is damaged"
+
     def references_of(self, image_id: str) -> tuple[Reference, ...]:
         """All references of one image, by name."""
         found = [reference for reference, owner in self._all_names() if owner == image_id]
@@ -210,29 +247,29 @@ class ImageStore:
         """
         image, reference = self._resolve(text)
         names = self.references_of(image.id)
-        wanted = _same_names(reference, names) if reference else ()
+        wanted = same_names(reference, names) if reference else ()
         if reference and len(wanted) < len(names):
             left = {name.canonical_name for name in names if name not in wanted}
             return Removal(untagged=self._remove_names(wanted) + self._forget_digests(image, repositories=left))
         if not reference and len({name.canonical_name for name in names}) > 1 and not force:
             raise Conflict(
-                f"unable to delete {_short(image.id)} (must be forced)",
+                f"unable to delete {short(image.id)} (must be forced)",
                 why="image is referenced in multiple repositories",
             )
         for use in sorted(uses, key=lambda use: not use.running):
             if use.image_id == image.id and (use.running or not force):
-                raise _in_use(use, text if reference else "")
-        untagged = dict.fromkeys((*self._remove_names(names), *map(_familiar, image.repo_digests)))
+                raise in_use(use, text if reference else "")
+        untagged = dict.fromkeys((*self._remove_names(names), *map(familiar, image.repo_digests)))
         _unlink(self._record_path(image.id))
         return Removal(untagged=tuple(untagged), deleted=image)
 
     def _forget_digests(self, image: Image, *, repositories: set[str]) -> tuple[str, ...]:
         """A registry's digests go with the last name in its repository; ``repositories`` are those with names left."""
-        kept = tuple(digest for digest in image.repo_digests if _repository(digest) in repositories)
+        kept = tuple(digest for digest in image.repo_digests if repository(digest) in repositories)
         if kept == image.repo_digests:
             return ()
         self._write_record(image.replace(repo_digests=kept))
-        return tuple(_familiar(digest) for digest in image.repo_digests if digest not in kept)
+        return tuple(familiar(digest) for digest in image.repo_digests if digest not in kept)
 
     def _remove_names(self, names: Sequence[Reference]) -> tuple[str, ...]:
         for name in names:
@@ -308,42 +345,6 @@ def _try_reference(text: str) -> Reference | None:
     if not hexadecimal.strip(_HEX) and (len(hexadecimal) == 64 or (hexadecimal and len(hexadecimal) < len(text))):
         return None
     return parse_reference(text)
-
-
-def _same_names(reference: Reference, names: Sequence[Reference]) -> Sequence[Reference]:
-    """Which of an image's names the user means; a digest stands for all names of that repository."""
-    if not reference.digest:
-        return [name for name in names if name == reference]
-    same = [name for name in names if name.canonical_name == reference.canonical_name]
-    return [name for name in same if name.digest == reference.digest] or same
-
-
-def _repository(repo_digest: str) -> str:
-    return repo_digest.partition("@")[0]
-
-
-def _familiar(repo_digest: str) -> str:
-    return parse_reference(repo_digest).familiar
-
-
-def _in_use(use: ImageUse, name: str) -> Conflict:
-    container, image = use.container_id[:12], _short(use.image_id)
-    if use.running:
-        return Conflict(
-            f"unable to delete {image} (cannot be forced)", why=f"image is being used by running container {container}"
-        )
-    if name:
-        return Conflict(
-            f'unable to remove repository reference "{name}" (must force)',
-            why=f"container {container} is using its referenced image {image}",
-        )
-    return Conflict(
-        f"unable to delete {image} (must be forced)", why=f"image is being used by stopped container {container}"
-    )
-
-
-def _short(image_id: str) -> str:
-    return image_id.removeprefix("sha256:")[:12]
 
 
 def _listdir(path: str) -> list[str]:

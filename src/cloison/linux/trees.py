@@ -77,6 +77,23 @@ def _remove_directory(fd: int, name: str, *, top_fd: int, depth: int) -> None:
     os.rmdir(name, dir_fd=fd)
 
 
+def usage_of(path: str) -> int:
+    """Bytes on disk of a file, or of a directory with all that is in it; 0 when it is not there."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except NotADirectoryError:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        try:
+            return os.lstat(path).st_blocks * 512  # a symbolic link
+        except FileNotFoundError:
+            return 0
+    try:
+        return tree_usage(fd)
+    finally:
+        os.close(fd)
+
+
 def tree_usage(fd: int) -> int:
     """Bytes of disk that everything below the directory ``fd`` occupies; hard links count once."""
     return sum(info.st_blocks * 512 for info in _each(fd))

@@ -19,6 +19,7 @@ class Settings(Record):
     http_proxy: str = ""  # http://[user:password@]host:port, for registries over plain HTTP
     https_proxy: str = ""  # the same, for all other registries
     no_proxy: str = ""  # hosts and domain suffixes, comma-separated, or "*"
+    keep_storage_bytes: int = 0  # images that nobody uses go, the longest unused first, above this; 0 is no budget
     debug: bool = False
 
     @property
@@ -43,11 +44,26 @@ def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str 
     insecure = tuple(filter(None, environ.get("CLOISON_INSECURE_REGISTRIES", "").split(",")))
     return Settings(
         data_root=data, run_root=run, instance=_instance(run), subnet=environ.get("CLOISON_SUBNET", ""),
-        insecure_registries=insecure, debug=bool(environ.get("CLOISON_DEBUG")),
+        insecure_registries=insecure,
+        keep_storage_bytes=_size(environ, "CLOISON_KEEP_STORAGE"), debug=bool(environ.get("CLOISON_DEBUG")),
         http_proxy=environ.get("http_proxy") or environ.get("HTTP_PROXY", ""),
         https_proxy=environ.get("https_proxy") or environ.get("HTTPS_PROXY", ""),
         no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY", ""),
     )  # fmt: skip
+
+
+def _size(environ: dict[str, str], name: str) -> int:
+    """Bytes; 0 when the variable is not set. Raises: InvalidArgument."""
+    text = environ.get(name, "")
+    if not text:
+        return 0
+    from cloison.errors import InvalidArgument
+    from cloison.model.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as err:
+        raise InvalidArgument(f"invalid {name}", why=str(err)) from None
 
 
 def _instance(run_root: str) -> str:

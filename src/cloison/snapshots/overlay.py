@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cloison.archive.decompress import Readable
     from cloison.snapshots.staging import Staged
+    from cloison.store.locks import Claim
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
@@ -50,7 +51,7 @@ class Overlay:
         self._root = f"{data_root}/snapshots/overlay"
         self._layers = f"{self._root}/layers"
         self._containers = f"{self._root}/containers"
-        self._incoming = f"{self._root}/incoming"
+        self.incoming = f"{self._root}/incoming"
         self.mountpoints = f"{self._root}/mountpoints"
 
     # -- layers
@@ -66,7 +67,7 @@ class Overlay:
         from cloison.snapshots.staging import stage
 
         self._make_directories()
-        return stage(stream, incoming=self._incoming, layer_path=self.layer_path)
+        return stage(stream, incoming=self.incoming, layer_path=self.layer_path)
 
     def apply(self, chain_id: str, stream: Readable, *, diff_id: str = "", below: Sequence[str] = ()) -> Staged:
         """Stage, verify and commit one layer. Raises: InvalidArgument when ``diff_id`` is another, and as `stage`."""
@@ -78,6 +79,13 @@ class Overlay:
         finally:
             staged.discard()
         return staged
+
+    def claim(self, chain_id: str) -> Claim:
+        """Whoever is about to unpack a layer, and those on top of it, holds this; others wait and find them."""
+        from cloison.store.locks import Claim
+
+        self._make_directories()
+        return Claim(f"{self.incoming}/{split_digest(chain_id)[1]}.claim")
 
     def remove_layer(self, chain_id: str) -> bool:
         return self._remove(self.layer_path(chain_id))
@@ -210,12 +218,12 @@ class Overlay:
     def sweep(self) -> int:
         from cloison.snapshots.staging import sweep
 
-        return sweep(self._incoming)
+        return sweep(self.incoming)
 
     def _remove(self, path: str) -> bool:
         """Out of sight in one step, then removed: a crash in between leaves no half of a layer."""
         self._make_directories()
-        gone = f"{self._incoming}/{os.urandom(8).hex()}.gone"
+        gone = f"{self.incoming}/{os.urandom(8).hex()}.gone"
         try:
             os.rename(path, gone)
         except FileNotFoundError:
@@ -244,7 +252,7 @@ class Overlay:
             os.close(fd)
 
     def _make_directories(self) -> None:
-        for path in (self._root, self._layers, self._containers, self._incoming):
+        for path in (self._root, self._layers, self._containers, self.incoming):
             make_private_directory(path)
 
 

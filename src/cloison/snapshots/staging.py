@@ -9,7 +9,7 @@ from cloison.archive.unpack import Applied, apply_layer
 from cloison.linux.paths import open_in_root
 from cloison.linux.trees import remove_tree
 from cloison.store.atomic import disk_error
-from cloison.store.locks import Lock
+from cloison.store.locks import Claim, Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Staged:
         self.applied = apply_layer(stream, root_fd=self.fd)
 
     def commit(self, chain_id: str, *, below: Sequence[str] = ()) -> None:
-        self._adopt(below)
+        self.adopt(below)
         try:
             os.rename(self._path, self._layer_path(chain_id))
         except OSError as err:
@@ -55,7 +55,7 @@ class Staged:
                 raise disk_error(self._layer_path(chain_id), err) from err
         self.discard()
 
-    def _adopt(self, below: Sequence[str]) -> None:
+    def adopt(self, below: Sequence[str]) -> None:
         """Directories that the layer does not describe look as below it, or overlay would show our defaults."""
         if not self.applied.implied or not below:
             return
@@ -105,6 +105,8 @@ def sweep(incoming: str) -> int:
             removed += _remove(f"{incoming}/{name}")
         elif name.endswith(_LOCK_SUFFIX):
             removed += _remove_abandoned(f"{incoming}/{name}")
+        elif name.endswith(".claim"):
+            removed += _remove_claim(f"{incoming}/{name}")
     return removed
 
 
@@ -118,6 +120,14 @@ def _remove_abandoned(lock_path: str) -> bool:
         os.unlink(lock_path)
     finally:
         lock.release()
+    return True
+
+
+def _remove_claim(path: str) -> bool:
+    try:
+        Claim(path, wait=False).release()
+    except BlockingIOError:
+        return False
     return True
 
 

@@ -13,7 +13,7 @@ import os
 from cloison.errors import InvalidArgument, NotFound, Unavailable
 from cloison.model.digest import is_digest, split_digest
 from cloison.store.atomic import disk_error, make_private_directory
-from cloison.store.locks import Lock
+from cloison.store.locks import Claim, Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Blobs:
 
     def __init__(self, data_root: str) -> None:
         self.root = os.path.join(data_root, "blobs")
-        self._incoming = os.path.join(self.root, "incoming")
+        self.incoming = os.path.join(self.root, "incoming")
 
     def path(self, digest: str) -> str:
         """Where the blob is, or would be. Raises: InvalidArgument."""
@@ -73,6 +73,15 @@ class Blobs:
             if found.hexdigest() != digest.partition(":")[2]:
                 raise self._drop(digest, file.fileno())
 
+    def is_whole(self, digest: str) -> bool:
+        """Whether its content is what its name says; one that is not there is not."""
+        try:
+            fd = self.open(digest)
+        except NotFound:
+            return False
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, digest.partition(":")[0]).hexdigest() == digest.partition(":")[2]
+
     def _drop(self, digest: str, fd: int) -> Unavailable:
         """Remove the damaged file, unless somebody has put a whole one in its place meanwhile."""
         path = self.path(digest)
@@ -92,11 +101,19 @@ class Blobs:
         size -1 is "not known". Raises: InvalidArgument for a malformed digest.
         """
         self.path(digest)
-        return BlobWriter(self, incoming=self._incoming, digest=digest, size=size)
+        return BlobWriter(self, incoming=self.incoming, digest=digest, size=size)
 
     def collector(self) -> BlobWriter:
         """A writer for bytes whose digest is not known before; afterwards its ``digest`` names them (sha256)."""
-        return BlobWriter(self, incoming=self._incoming, digest="", size=-1)
+        return BlobWriter(self, incoming=self.incoming, digest="", size=-1)
+
+    def claim(self, digest: str, *, wait: bool = True) -> Claim:
+        """Whoever is about to bring a blob holds this, so that others who want it wait and find it, not fetch it again.
+
+        Raises: BlockingIOError when not waiting and somebody has it.
+        """
+        make_private_directory(self.incoming)
+        return Claim(os.path.join(self.incoming, "-".join(split_digest(digest)) + ".claim"), wait=wait)
 
     def add_bytes(self, data: bytes, *, digest: str = "") -> str:
         """Store these bytes; the digest (of the algorithm that a given one has) names them.
@@ -147,8 +164,8 @@ class Blobs:
     def sweep(self) -> int:
         """Remove what crashed writers left. Returns how many files."""
         removed = 0
-        for name in _names(self._incoming):
-            removed += _remove_abandoned(os.path.join(self._incoming, name))
+        for name in _names(self.incoming):
+            removed += _remove_abandoned(os.path.join(self.incoming, name))
         return removed
 
 

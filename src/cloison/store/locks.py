@@ -26,9 +26,9 @@ class Lock:
                 if self._is_current(path):
                     return
             except BaseException:
-                self.release()
+                Lock.release(self)
                 raise
-            self.release()
+            Lock.release(self)
 
     def _is_current(self, path: str) -> bool:
         """Whether the file was not removed, or replaced, while we waited."""
@@ -49,6 +49,22 @@ class Lock:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Claim(Lock):
+    """A lock whose file goes with it: for work that two might do at once, of which there is no end of kinds."""
+
+    def __init__(self, path: str, *, wait: bool = True) -> None:
+        super().__init__(path, wait=wait)
+        self._path = path
+
+    def release(self) -> None:
+        if self.fd >= 0:
+            try:
+                os.unlink(self._path)  # while it is ours: who waits for it sees that, and makes it anew
+            except FileNotFoundError:
+                pass
+        super().release()
 
 
 def is_held(path: str) -> bool:

@@ -62,6 +62,19 @@ def anonymous_name(container_id: str, target: str) -> str:
     return f"{container_id[:48]}{mix:016x}"
 
 
+def is_anonymous(name: str) -> bool:
+    """Whether a volume's name looks like one of `anonymous_name`."""
+    return len(name) == 64 and not name.strip("0123456789abcdef")
+
+
+def list_names(data_root: str) -> list[str]:
+    """All volumes there are."""
+    try:
+        return sorted(os.listdir(f"{data_root}/volumes"))
+    except FileNotFoundError:
+        return []
+
+
 def anonymous_path(data_root: str, name: str) -> str:
     """The directory of a volume, for the engine to delete with the same care as a snapshot."""
     check_name(name)
