@@ -114,6 +114,20 @@ def end_well(command: Cloison, store: Store, image: str, registry: Registry | No
     assert files == [], f"seed {SEED}"
 
 
+def test_what_a_crash_kept_from_its_name_goes_with_the_next_prune() -> None:
+    roots = Roots()
+    store = Store(roots)
+    try:
+        store.images.import_rootfs(io.BytesIO(archive(file("x"))), "x:1")
+        for place in ("images/names", "images/records", "images"):
+            (store.root / place / "a.1.2.tmp").write_text("half")
+        store.images.prune(all=True)
+        assert store.is_empty(), store.content()
+        assert not list(store.root.rglob("*.tmp"))
+    finally:
+        roots.remove()
+
+
 def test_a_brought_image_is_there_after_a_power_cut_of_what_was_not_synced(tmp_path: Path) -> None:
     """The order of the calls: the layers' data is on disk before a record names them."""
     if not shutil.which("strace"):

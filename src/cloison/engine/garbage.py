@@ -73,6 +73,7 @@ class _Collection:
 
         freed = sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
         sweep(self._settings)
+        self._store.sweep()
         freed -= sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
         images = {listing.image.id: listing.image for listing in self._store.list()}
         layers = {layer for image in images.values() for layer in image.layers}

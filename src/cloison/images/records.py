@@ -63,6 +63,13 @@ class ImageStore:
         self._make_directories()
         return _lock(f"{self._root}/incoming.lock", shared=shared, wait=wait)
 
+    def sweep(self) -> None:
+        """Remove files that a crash kept from getting their names; the caller holds the lock, so nobody writes now."""
+        for folder in (self._root, self._names, self._records):
+            for name in _listdir(folder):
+                if name.endswith(".tmp"):
+                    _unlink(f"{folder}/{name}")
+
     def ask_for_collection(self) -> None:
         """Let whoever brings something in at this moment clean up at its end."""
         write_file(f"{self._root}/collect", b"", durable=False)
