@@ -154,8 +154,9 @@ static int child_message(struct launch *l)
 	case 'x': happen(l, CHILD_EXECUTES); break;
 	case 't': take_terminal(l, fds[0], fds[1]); break;
 	case 'n':
+	case 'y':
 		if (l->monitor.clients[0].fd >= 0)
-			send_descriptors(l->monitor.clients[0].fd, 'n', fds, 1);
+			send_descriptors(l->monitor.clients[0].fd, message.kind, fds, 1);
 		close(fds[0]);
 		break;
 	case 'f':

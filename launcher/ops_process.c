@@ -1,10 +1,8 @@
-/* What the command is allowed and who it is: limits, identity, capabilities, filter, terminal, start. */
+/* What the command is allowed and who it is: limits, identity, capabilities, terminal, start. */
 
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/magic.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -157,17 +155,6 @@ int op_no_new_privs(struct launch *l, const struct op *op)
 	return 0;
 }
 
-int op_seccomp(struct launch *l, const struct op *op)
-{
-	struct sock_fprog program = { (unsigned short)(op->length / 8), (struct sock_filter *)op->arg[0] };
-
-	mark_close_on_exec(3);
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)number(op->arg[1]), &program) < 0)
-		return fail(l, "seccomp", "");
-	l->filtered = true;
-	return 0;
-}
-
 /* Descriptors lead out of the root where names do not (CVE-2024-21626): no name may go by one, and for the rest there is a
  * proof: the kernel writes a path that starts with "(unreachable)" for a directory outside. */
 int op_cwd(struct launch *l, const struct op *op)
@@ -176,7 +163,7 @@ int op_cwd(struct launch *l, const struct op *op)
 	int fd = l->filtered ? -1 : sys_openat2(AT_FDCWD, op->arg[0], O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_MAGICLINKS);
 
 	if (fd < 0 && !l->filtered)
-		return fail(l, "openat2", op->arg[0]);
+		return fail(l, "chdir", op->arg[0]);
 	if (fd >= 0 ? fchdir(fd) < 0 : chdir(op->arg[0]) < 0)
 		return fail(l, "chdir", op->arg[0]);
 	if (fd >= 0)

@@ -22,6 +22,7 @@ from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.exits import Exit
 from cloison.runtime.facts import HostFacts, read_facts
 from cloison.runtime.launch import launch
+from cloison.runtime.process import Filter
 from cloison.runtime.session import Message, Session, reap_children
 
 BUSYBOX = "/bin/busybox"
@@ -89,11 +90,11 @@ def children() -> list[int]:
     return [int(pid) for pid in listed if "cloison" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
-def default_filter(staging: str, facts: HostFacts) -> bytes:
+def default_filter(staging: str, facts: HostFacts) -> Filter:
     """The filter of a container with default capabilities, compiled once for all tests."""
     mask = mask_of(defaults.capabilities(facts=facts).bounding)
     cache = os.path.join(os.path.dirname(staging), "seccomp")
-    return Path(seccomp_cache.default_filter(cache, capabilities_mask=mask)).read_bytes()
+    return Filter(program=Path(seccomp_cache.default_filter(cache, capabilities_mask=mask)).read_bytes())
 
 
 class World:

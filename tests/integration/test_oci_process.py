@@ -236,3 +236,17 @@ def test_descriptors_are_handed_on_as_asked_and_no_others(door: Door) -> None:
     assert run(env="LISTEN_FDS=1") == [*held(3), "1 1"]
     assert run("--preserve-fds", "3", env="LISTEN_FDS=1") == [*held(3, 5, 6), "1 1"]
     assert "descriptors" in door.fails("run", "--preserve-fds", "100000", "t-fds")
+
+
+def test_the_callers_groups_are_kept_when_an_annotation_says_so(door: Door) -> None:
+    before = os.getgroups()
+    os.setgroups([0, 11, 12])
+    try:
+        door.config["process"]["user"]["additionalGids"] = [13]
+        door.write("id", "-G")
+        assert door.ok("run", "t-groups").split() == ["0", "13"]
+        door.config["annotations"] = {"run.oci.keep_original_groups": "1"}
+        door.write("id", "-G")
+        assert sorted(map(int, door.ok("run", "t-groups").split())) == [0, 11, 12, 13]
+    finally:
+        os.setgroups(before)

@@ -19,6 +19,7 @@ from cloison.runtime import defaults
 from cloison.runtime.compile import plan_exec, plan_launch
 from cloison.runtime.launch import launch
 from cloison.runtime.monitor import MonitorPlan
+from cloison.runtime.process import UNCONFINED
 from runtime_world import MARKS, World, expect, read_to_end
 
 pytestmark = MARKS
@@ -196,7 +197,7 @@ def test_privileged_containers_see_no_masks_yet_have_their_own_namespaces(world:
     )  # fmt: skip
     spec = world.spec("true")
     spec = spec.replace(process=process, linux=spec.linux.replace(masked_paths=(), readonly_paths=()))
-    around = world.around.replace(seccomp=b"", monitor=MonitorPlan(await_start="client"))
+    around = world.around.replace(seccomp=UNCONFINED, monitor=MonitorPlan(await_start="client"))
     with launch(plan_launch(spec, around=around, stdio=Stdio())) as session:
         session.attach(stdout=True, stderr=True)
         session.start()

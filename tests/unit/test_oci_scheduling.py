@@ -20,7 +20,7 @@ from cloison.oci.fields import Fields
 from cloison.oci.runtime import ExecCpus, Linux, MemoryPolicy, Process, Scheduler
 from cloison.runtime.facts import HostFacts
 from cloison.runtime.plan import render
-from cloison.runtime.process import plan_command, plan_machine
+from cloison.runtime.process import UNCONFINED, plan_command, plan_machine
 
 
 def fields(**values: Any) -> Fields:
@@ -147,7 +147,7 @@ def test_a_personality_is_a_domain_and_nothing_else() -> None:
 
 def test_shares_are_taken_while_the_rights_to_them_are_there() -> None:
     process = Process(args=("sh",), io_priority=3 << 13, scheduler=Scheduler(policy=1, priority=5, flags=1))
-    lines = render(plan_command(process, facts=HostFacts(), seccomp=b"")).splitlines()
+    lines = render(plan_command(process, facts=HostFacts(), seccomp=UNCONFINED)).splitlines()
     assert lines[:2] == ["io-priority 24576", "scheduler 1 0 5 1 0 0 0"]
     assert lines.index("user 0 0") > 1
     linux = Linux(personality=8, memory_policy=MemoryPolicy(mode=2, nodes=(0, 3)))

@@ -14,6 +14,7 @@ from cloison.runtime.compile import Surroundings, plan_exec, plan_launch
 from cloison.runtime.facts import HostFacts
 from cloison.runtime.monitor import MonitorPlan
 from cloison.runtime.plan import check, encode, render
+from cloison.runtime.process import Filter
 
 OVERLAY = Mount(
     type="overlay",
@@ -214,7 +215,7 @@ def test_a_network_to_configure_is_handed_out_early_and_awaited_late() -> None:
 
 def test_without_no_new_privs_the_filter_is_loaded_while_there_is_still_the_right_to() -> None:
     def order(**changes: object) -> list[str]:
-        found = lines(make_spec(process=make_process(**changes)), around(seccomp=b"\0" * 8))
+        found = lines(make_spec(process=make_process(**changes)), around(seccomp=Filter(program=b"\0" * 8)))
         verbs = [line.split()[0] for line in found]
         return [verb for verb in verbs if verb in ("seccomp", "user", "capabilities", "no-new-privs", "exec")]
 
@@ -323,7 +324,7 @@ def test_exec_joins_every_namespace_and_repeats_the_walls() -> None:
     process = make_process(oom_score_adj=7, terminal=True, console_size=(2, 3))
     ops = plan_exec(
         process, pidfd=8, placement=V1.replace(into="/cg/x"), stdio=Stdio(stdin="pty", stdout="pty", stderr="pty"),
-        facts=HostFacts(), seccomp=b"\0" * 8, keyring="abc", monitor=MonitorPlan(exit_file="/r/e"),
+        facts=HostFacts(), seccomp=Filter(program=b"\0" * 8), keyring="abc", monitor=MonitorPlan(exit_file="/r/e"),
     )  # fmt: skip
     check(ops)
     assert render(ops).splitlines() == [

@@ -176,3 +176,54 @@ def test_an_errno_that_does_not_fit_is_refused(number: int) -> None:
 def test_a_program_is_whole_instructions_of_eight_bytes() -> None:
     program = compile_profile(Profile(default=seccomp.ALLOW, rules=()), architecture="x86_64")
     assert struct.unpack_from("<HBBI", program) == (0x20, 0, 0, 4)
+
+
+BOTH = ("i386", "x32")
+ALL_BUT_TWO = (Rule(names=("getppid", "ioctl"), action=EPERM),)
+
+
+def test_other_machines_that_are_granted_have_their_own_numbers() -> None:
+    program = compiled(Profile(default=seccomp.ALLOW, rules=ALL_BUT_TWO, foreign=BOTH))
+    x32 = 1 << 30
+    forbidden = {bpf.X86_64: {110, 16, x32 | 110, x32 | 514}, bpf.I386: {64, 54}}
+    for arch, numbers_of in forbidden.items():
+        found = {n for n in (*range(600), *range(x32, x32 + 600)) if bpf.run(program, n, arch=arch) == EPERM}
+        assert found == numbers_of
+    assert bpf.run(program, 64, arch=bpf.AARCH64) == seccomp.KILL_PROCESS
+
+
+@pytest.mark.parametrize("foreign", [(), ("i386",), ("x32",)])
+def test_what_is_not_granted_stays_outside(foreign: tuple[str, ...]) -> None:
+    program = compiled(Profile(default=seccomp.ALLOW, rules=(), foreign=foreign))
+    old = seccomp.ALLOW if "i386" in foreign else seccomp.KILL_PROCESS
+    x32 = seccomp.ALLOW if "x32" in foreign else seccomp.ENOSYS
+    assert (bpf.run(program, 20, arch=bpf.I386), bpf.run(program, 1 << 30 | 39)) == (old, x32)
+
+
+def test_the_number_behind_one_door_is_filtered_as_the_call_of_its_own() -> None:
+    rules = (
+        Rule(names=("socket", "shmat"), action=EPERM),
+        Rule(names=("connect",), action=EPERM, conditions=(Condition(argument=2, operator="==", value=7),)),
+    )
+    program = compiled(Profile(default=seccomp.ALLOW, rules=rules, foreign=("i386",)))
+
+    def ask(number: int, *args: int) -> int:
+        return bpf.run(program, number, arch=bpf.I386, args=args)
+
+    assert [ask(359), ask(102, 1), ask(102, 2), ask(117, 21), ask(117, 22)] == [
+        EPERM, EPERM, seccomp.ALLOW, EPERM, seccomp.ALLOW,
+    ]  # fmt: skip
+    # its arguments lie in memory: no filter can look there
+    assert [ask(362, 0, 0, 7), ask(362, 0, 0, 8), ask(102, 3)] == [EPERM, seccomp.ALLOW, seccomp.ALLOW]
+
+
+def test_i386_arguments_have_32_bits() -> None:
+    rule = Rule(names=("read",), action=EPERM, conditions=(Condition(argument=2, operator="==", value=5 << 32 | 40),))
+    program = compiled(Profile(default=seccomp.ALLOW, rules=(rule,), foreign=("i386",)))
+    assert bpf.run(program, 3, arch=bpf.I386, args=[0, 0, 40]) == EPERM
+    assert bpf.run(program, 0, args=[0, 0, 40]) == seccomp.ALLOW
+
+
+def test_aarch64_has_no_other_machine() -> None:
+    plain, asked = (compiled(Profile(default=EPERM, rules=(), foreign=f), architecture="aarch64") for f in ((), BOTH))
+    assert plain == asked

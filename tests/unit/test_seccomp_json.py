@@ -13,6 +13,7 @@ from cloison.errors import InvalidArgument, Unsupported
 from cloison.linux import seccomp
 from cloison.linux.capabilities import mask_of
 from cloison.linux.seccomp import compile_profile, errno_action
+from cloison.linux.seccomp_flags import filter_flags
 from cloison.linux.seccomp_json import parse_docker_profile
 from cloison.linux.syscalls import numbers
 
@@ -40,7 +41,7 @@ def filter_of(*entries: dict[str, Any], default: str = "SCMP_ACT_ALLOW", caps: i
     ],
 )
 def test_each_action_becomes_the_kernels(action: str, extra: dict[str, int], answer: int) -> None:
-    program = filter_of({"names": ["mkdir"], "action": action, **extra}, defaultErrnoRet=99)
+    program = filter_of({"names": ["mkdir"], "action": action, **extra})
     assert bpf.run(program, TABLE["mkdir"]) == answer
     assert bpf.run(program, TABLE["rmdir"]) == seccomp.ALLOW
 
@@ -118,7 +119,8 @@ def test_a_section_of_an_oci_bundle_is_read_too() -> None:
         "flags": ["SECCOMP_FILTER_FLAG_LOG"], "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"}],
     }  # fmt: skip
     profile = parse_docker_profile(json.dumps(section))
-    assert profile.flags == 2
+    assert filter_flags(section) == 2
+    assert profile.foreign == ()
     program = bpf.parse(compile_profile(profile, architecture="x86_64"))
     assert [bpf.run(program, number) for number in (0, 1, 2)] == [seccomp.ALLOW, seccomp.ALLOW, errno_action(38)]
 
@@ -135,12 +137,49 @@ def test_a_section_of_an_oci_bundle_is_read_too() -> None:
         '"args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}]}',
         '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", '
         '"includes": {"caps": ["CAP_NONE"]}}]}',
-        '{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_ODD"]}',
+        '{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["x86"]}',
+        '{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}',
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_KILL", '
+        '"errnoRet": 5}]}',
     ],
 )  # fmt: skip
 def test_a_senseless_profile_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_docker_profile(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        ({}, 0),
+        ({"flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}, 7),
+        ({"listenerPath": "/a"}, 0),  # "If the SCMP_ACT_NOTIFY action is not used this value is ignored"
+        ({"listenerPath": "/a", "defaultAction": "SCMP_ACT_NOTIFY"}, 8),
+        ({"listenerPath": "/a", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+          "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}, 0x28),
+    ],
+)  # fmt: skip
+def test_flags_are_the_kernels_and_an_agent_has_a_listener(fields: dict[str, Any], flags: int) -> None:
+    assert filter_flags({"defaultAction": "SCMP_ACT_ALLOW", **fields}) == flags
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"flags": ["SECCOMP_FILTER_FLAG_ODD"]}, {"flags": "LOG"}, {"flags": [3]},
+        {"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}, {"listenerMetadata": "x"},
+        {"defaultAction": "SCMP_ACT_NOTIFY"}, {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": 5},
+    ],
+)  # fmt: skip
+def test_flags_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        filter_flags({"defaultAction": "SCMP_ACT_ALLOW", **fields})
+
+
+def test_architectures_that_have_tables_are_granted() -> None:
+    names = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_ARM", "SCMP_ARCH_X86"]
+    profile = parse_docker_profile(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "architectures": names}))
+    assert profile.foreign == ("i386", "x32")
 
 
 def test_a_profile_that_needs_an_agent_is_refused() -> None:

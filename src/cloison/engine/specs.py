@@ -15,6 +15,7 @@ from cloison.model.container import PortMapping
 from cloison.model.record import Record
 from cloison.oci.runtime import Device, DeviceRule, Linux, Process, Root, Spec, User
 from cloison.runtime import defaults, seccomp_cache, sysctls
+from cloison.runtime.process import UNCONFINED, Filter
 from cloison.snapshots.lookup import read_small_file
 from cloison.snapshots.overlay import Overlay
 from cloison.store.containers import ContainerStore
@@ -38,7 +39,7 @@ class Build(Record):
     """A Spec and the compiled filter that goes with it."""
 
     spec: Spec
-    seccomp: bytes
+    seccomp: Filter
 
 
 class Neighbour(Record):
@@ -164,7 +165,7 @@ def build_spec(
 
 def build_exec(
     record: ContainerRecord, spec: ExecSpec, *, settings: Settings, facts: HostFacts, stdio: Stdio
-) -> tuple[Process, bytes]:
+) -> tuple[Process, Filter]:
     """The process of an exec and its filter: the container's walls, the caller's words."""
     from cloison.engine.creating import merge_env
 
@@ -201,19 +202,30 @@ def _capabilities(spec: ContainerSpec, *, facts: HostFacts, uid: int) -> Capabil
     return defaults.capabilities(facts=facts, privileged=spec.privileged, add=spec.cap_add, drop=spec.cap_drop, uid=uid)
 
 
-def _filter(spec: ContainerSpec, capabilities: Capabilities, *, settings: Settings) -> bytes:
+def _filter(spec: ContainerSpec, capabilities: Capabilities, *, settings: Settings) -> Filter:
     if spec.privileged or spec.seccomp == "unconfined":
-        return b""
+        return UNCONFINED
     from cloison.linux.capabilities import mask_of
 
     directory = f"{settings.data_root}/cache/seccomp"
     mask = mask_of(capabilities.bounding)
     if spec.seccomp == "default":
-        path = seccomp_cache.default_filter(directory, capabilities_mask=mask)
+        path, flags = seccomp_cache.default_filter(directory, capabilities_mask=mask), 0
     else:
         path = seccomp_cache.custom_filter(directory, profile_text=spec.seccomp, capabilities_mask=mask)
+        flags = _flags(spec.seccomp)
     with open(path, "rb") as file:
-        return file.read()
+        return Filter(program=file.read(), flags=flags)
+
+
+def _flags(profile: str) -> int:
+    from cloison.linux.seccomp_flags import NEW_LISTENER, filter_flags
+    from cloison.store.json import loads
+
+    flags = filter_flags(loads(profile))
+    if flags & NEW_LISTENER:
+        raise Unsupported("cannot use this seccomp profile", why="SCMP_ACT_NOTIFY needs an agent outside")
+    return flags
 
 
 def _environment(record: ContainerRecord, identity: users.Identity, *, hostname: str) -> tuple[str, ...]:

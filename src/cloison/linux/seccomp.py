@@ -1,7 +1,8 @@
 """Our own compiler from a seccomp profile to classic BPF: what a container may ask of the kernel, as a decision tree.
 
 Every program looks at the machine first and at the number's x32 bit second, then finds the number in a balanced tree of
-ranges, then compares arguments. Sources: seccomp(2), kernel Documentation/userspace-api/seccomp_filter.rst,
+ranges, then compares arguments. Besides the native machine, i386 and x32 have programs of their own where a profile
+grants them. Sources: seccomp(2), kernel Documentation/userspace-api/seccomp_filter.rst,
 linux/seccomp.h, linux/filter.h, linux/audit.h.
 """
 
@@ -10,12 +11,12 @@ from __future__ import annotations
 import struct
 
 from cloison.errors import InvalidArgument, Unsupported
-from cloison.linux.syscalls import ARCHITECTURES, numbers
+from cloison.linux.syscalls import ARCHITECTURES, X32_BIT, numbers
 from cloison.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
     Decision = tuple[tuple[tuple[tuple["Condition", ...], int], ...], int]  # (conditions, action) in order, otherwise
@@ -26,6 +27,7 @@ KILL_THREAD = 0x00000000
 TRAP = 0x00030000
 ERRNO = 0x00050000
 TRACE = 0x7FF00000
+NOTIFY = 0x7FC00000
 LOG = 0x7FFC0000
 ALLOW = 0x7FFF0000
 ENOSYS = ERRNO | 38
@@ -40,7 +42,9 @@ _NUMBER = 0
 _ARCHITECTURE = 4
 _ARGUMENTS = 16
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32_BIT = 0x40000000
+_I386 = 0x40000003
+_FOREIGN = {"x86_64": ("i386", "x32")}  # what a machine can run besides its own
+_ALL_NARROW = "012345"
 
 _LOAD = 0x20  # A = data[k]
 _AND = 0x54
@@ -105,7 +109,7 @@ class Profile(Record):
 
     default: int
     rules: tuple[Rule, ...]
-    flags: int = 0  # SECCOMP_FILTER_FLAG_*
+    foreign: tuple[str, ...] = ()  # i386, x32: their calls go by the same rules; else they are killed, or do not exist
 
 
 def errno_action(number: int) -> int:
@@ -129,8 +133,8 @@ def compile_profile(
             hint="use --security-opt seccomp=unconfined",
         )
     rules = [rule for rule in profile.rules if _applies(rule, architecture, capabilities=capabilities, kernel=kernel)]
-    ranges = _ranges(profile.default, rules, known=numbers(architecture))
-    program = _prologue(architecture) + _tree([(start, _decide(decision)) for start, decision in ranges])
+    foreign = [name for name in _FOREIGN.get(architecture, ()) if name in profile.foreign]
+    program = _program(profile.default, rules, architecture=architecture, foreign=foreign)
     if len(program) > MAX_INSTRUCTIONS:
         raise InvalidArgument(
             "the seccomp profile is too large",
@@ -149,27 +153,63 @@ def _applies(rule: Rule, architecture: str, *, capabilities: int, kernel: tuple[
     )
 
 
-def _ranges(default: int, rules: Iterable[Rule], *, known: dict[str, int]) -> list[tuple[int, Decision]]:
+def _program(default: int, rules: Sequence[Rule], *, architecture: str, foreign: Sequence[str]) -> list[Instruction]:
+    tables = [numbers(architecture), *([numbers("x32")] if "x32" in foreign else [])]
+    native = _prologue(architecture, with_x32="x32" in foreign) + _search(default, rules, tables=tables)
+    program: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE)]
+    if "i386" in foreign:
+        shared = [*rules, *_behind_one_door(rules)]
+        older = [(_LOAD, 0, 0, _NUMBER), *_search(default, shared, tables=[numbers("i386")], narrow=_ALL_NARROW)]
+        program += [(_JUMP_EQUAL, 1, 0, _I386), (_JUMP, 0, 0, len(older)), *older]
+    return [*program, (_JUMP_EQUAL, 1, 0, _AUDIT[architecture]), (_RETURN, 0, 0, KILL_PROCESS), *native]
+
+
+def _search(
+    default: int, rules: Iterable[Rule], *, tables: Sequence[Mapping[str, int]], narrow: str = ""
+) -> list[Instruction]:
+    ranges = _ranges(default, rules, tables=tables, narrow=narrow)
+    return _tree([(start, _decide(decision)) for start, decision in ranges])
+
+
+def _behind_one_door(rules: Iterable[Rule]) -> list[Rule]:
+    """i386 has socket(2) and its like twice: a rule without conditions goes for the number behind the door, too.
+
+    One with conditions cannot: its arguments lie in memory, where no filter can look.
+    """
+    from cloison.linux.syscalls_x86 import MULTIPLEXED
+
+    return [
+        rule.replace(names=(door,), conditions=(Condition(argument=0, operator="==", value=calls[name]),))
+        for rule in rules
+        if not rule.conditions
+        for door, calls in MULTIPLEXED.items()
+        for name in rule.names
+        if name in calls
+    ]
+
+
+def _ranges(
+    default: int, rules: Iterable[Rule], *, tables: Sequence[Mapping[str, int]], narrow: str
+) -> list[tuple[int, Decision]]:
     """Ascending (first number, decision); neighbours that decide alike are one range."""
     tried: dict[int, list[tuple[tuple[Condition, ...], int]]] = {}
     settled: dict[int, int] = {}
     for rule in rules:
         for name in rule.names:
-            number = known.get(name)
-            if number is None:
-                continue
-            conditions = _simplify(name, rule.conditions) if rule.conditions else ()
+            found = [table[name] for table in tables if name in table]
+            conditions = _simplify(name, rule.conditions, narrow=narrow) if found and rule.conditions else ()
             if conditions is None:
                 continue
-            if conditions:
-                tried.setdefault(number, []).append((conditions, rule.action))
-            else:
-                settled.setdefault(number, rule.action)
+            for number in found:
+                if conditions:
+                    tried.setdefault(number, []).append((conditions, rule.action))
+                else:
+                    settled.setdefault(number, rule.action)
     # glibc falls back when a call is not implemented; it gives up when one is forbidden.
     unknown: Decision = ((), default if default in (ALLOW, LOG) else ENOSYS)
     ranges: list[tuple[int, Decision]] = []
     expected = 0
-    for number in sorted(known.values()):
+    for number in sorted(number for table in tables for number in table.values()):
         if number != expected:
             _extend(ranges, expected, decision=unknown)
         _extend(ranges, number, decision=(tuple(tried.get(number, ())), settled.get(number, default)))
@@ -183,9 +223,9 @@ def _extend(ranges: list[tuple[int, Decision]], start: int, *, decision: Decisio
         ranges.append((start, decision))
 
 
-def _simplify(name: str, conditions: tuple[Condition, ...]) -> tuple[Condition, ...] | None:
+def _simplify(name: str, conditions: tuple[Condition, ...], *, narrow: str) -> tuple[Condition, ...] | None:
     """The conditions with int arguments cut to 32 bits; without those that always hold; None when one never does."""
-    narrow = _INT_ARGUMENTS.get(name, "")
+    narrow = narrow or _INT_ARGUMENTS.get(name, "")
     kept: list[Condition] = []
     for condition in conditions:
         if condition.operator not in _OPERATORS or not 0 <= condition.argument <= 5:
@@ -202,20 +242,15 @@ def _simplify(name: str, conditions: tuple[Condition, ...]) -> tuple[Condition, 
     return tuple(kept)
 
 
-def _prologue(architecture: str) -> list[Instruction]:
+def _prologue(architecture: str, *, with_x32: bool) -> list[Instruction]:
     """Native calls alone: the same number means something else to another ABI, and arguments lie elsewhere.
 
     A foreign machine's call kills, visibly ("Bad system call"): with an error its exit(2) would fail too, and the
     program would run on into whatever follows. An x32 call is answered as kernels without x32 answer it.
     """
-    program = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_JUMP_EQUAL, 1, 0, _AUDIT[architecture]),
-        (_RETURN, 0, 0, KILL_PROCESS),
-        (_LOAD, 0, 0, _NUMBER),
-    ]
-    if architecture == "x86_64":
-        program += [(_JUMP_BITS, 0, 1, _X32_BIT), (_RETURN, 0, 0, ENOSYS)]
+    program = [(_LOAD, 0, 0, _NUMBER)]
+    if architecture == "x86_64" and not with_x32:
+        program += [(_JUMP_BITS, 0, 1, X32_BIT), (_RETURN, 0, 0, ENOSYS)]
     return program
 
 

@@ -1,7 +1,8 @@
 """Reading seccomp profiles: Docker's JSON format, and the ``linux.seccomp`` object of an OCI config.json.
 
 Sources: docker's profiles/seccomp (``names``, ``includes``, ``excludes``, ``archMap``), runtime-spec config-linux.md,
-"Seccomp". Sub-architectures are read and not granted: our filters admit native calls alone.
+"Seccomp". What ``architectures`` names is granted where the compiler has its table (i386 and x32 beside x86_64);
+Docker's ``archMap`` is not: there our filters admit native calls alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from cloison.linux.seccomp import (
     KILL_PROCESS,
     KILL_THREAD,
     LOG,
+    NOTIFY,
     TRACE,
     TRAP,
     Condition,
@@ -20,7 +22,8 @@ from cloison.linux.seccomp import (
     Rule,
     errno_action,
 )
-from cloison.linux.syscalls import ARCHITECTURES
+from cloison.linux.seccomp_flags import NOTIFY_WORD
+from cloison.linux.syscalls import ARCHITECTURES, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ _ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": KILL_PROCESS,
     "SCMP_ACT_TRAP": TRAP,
     "SCMP_ACT_LOG": LOG,
+    NOTIFY_WORD: NOTIFY,
     "SCMP_ACT_ALLOW": ALLOW,
 }
 _OPERATORS = {
@@ -45,16 +49,15 @@ _OPERATORS = {
     "SCMP_CMP_GT": ">",
     "SCMP_CMP_MASKED_EQ": "==",
 }
-_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-}
+_FOREIGN = {"SCMP_ARCH_X86": "i386", "SCMP_ARCH_X32": "x32"}
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # as Docker says it -> as uname(2) does
 
 
 def parse_docker_profile(text: str) -> Profile:
-    """A profile in either format. Raises: InvalidArgument saying where it is wrong; Unsupported for SCMP_ACT_NOTIFY."""
+    """A profile in either format.
+
+    Raises: InvalidArgument saying where it is wrong; Unsupported for SCMP_ACT_NOTIFY without an agent.
+    """
     import json
 
     try:
@@ -68,7 +71,10 @@ def parse_docker_profile(text: str) -> Profile:
     if not isinstance(entries, list):
         raise _invalid("syscalls is not a list")
     rules = tuple(rule for at, entry in enumerate(entries) for rule in _rules(entry, f"syscalls[{at}]"))
-    return Profile(default=default, rules=rules, flags=_flags(document.get("flags") or []))
+    if NOTIFY in (default, *(rule.action for rule in rules)) and not document.get("listenerPath"):
+        why = f"it asks for {NOTIFY_WORD}, which needs an agent outside"
+        raise Unsupported("cannot use this seccomp profile", why=why, hint="use SCMP_ACT_ERRNO there")
+    return Profile(default=default, rules=rules, foreign=_foreign(document))
 
 
 def _rules(entry: Any, where: str) -> tuple[Rule, ...]:
@@ -110,9 +116,6 @@ def _restrict(rule: Rule, entry: Mapping[str, Any], *, where: str) -> Rule:
 
 
 def _action(name: object, errno: object, *, where: str) -> int:
-    if name == "SCMP_ACT_NOTIFY":
-        why = f"{where} asks for SCMP_ACT_NOTIFY, which needs an agent outside"
-        raise Unsupported("cannot use this seccomp profile", why=why, hint="use SCMP_ACT_ERRNO there")
     number = _EPERM if errno is None else errno
     if not isinstance(number, int) or not 0 <= number <= 4095:
         raise _invalid(f"{where} has an errno that is not a number from 0 to 4095")
@@ -122,6 +125,9 @@ def _action(name: object, errno: object, *, where: str) -> int:
         return TRACE | number
     if not isinstance(name, str) or name not in _ACTIONS:
         raise _invalid(f"{where} has no known action: {name!r}")
+    if errno is not None:
+        # config-linux.md: "When the action doesn't support an errno, the runtime MUST print and error and fail"
+        raise _invalid(f"{where} has an errno, and {name} returns none")
     return _ACTIONS[name]
 
 
@@ -144,14 +150,21 @@ def _version(text: object, *, where: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _flags(names: Any) -> int:
-    flags = 0
-    for name in names:
-        if name not in _FLAGS:
-            raise _invalid(f"the flag {name!r} is not known")
-        flags |= _FLAGS[name]
-    return flags
+def _foreign(document: Mapping[str, Any]) -> tuple[str, ...]:
+    names = document.get("architectures") or []
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name.startswith("SCMP_ARCH_") for name in names
+    ):
+        raise _invalid("architectures is not a list of names like SCMP_ARCH_X86")
+    return tuple(_FOREIGN[name] for name in dict.fromkeys(names) if name in _FOREIGN)
 
 
 def _invalid(why: str) -> InvalidArgument:
     return InvalidArgument("invalid seccomp profile", why=why, hint="the format is that of docker's default.json")
+
+
+def unknown_names(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of calls that no machine has, of a profile that was read."""
+    known = {name for machine in (*ARCHITECTURES, "i386", "x32") for name in numbers(machine)}
+    entries = profile.get("syscalls") or ()
+    return tuple(name for entry in entries for name in entry.get("names") or () if name not in known)

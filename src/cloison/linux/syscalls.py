@@ -6,6 +6,10 @@ scripts/syscall.tbl up to Linux 6.18 for what is newer. Imported only when a fil
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # Since Linux 5.1 new calls have one number everywhere.
 _COMMON = (
     (
@@ -99,12 +103,23 @@ _AARCH64 = (
 
 _TABLES = {"x86_64": _X86_64, "aarch64": _AARCH64}
 ARCHITECTURES = tuple(_TABLES)
+X32_BIT = 0x40000000
 
 
 def numbers(architecture: str) -> dict[str, int]:
-    """Every system call of a machine as ``uname -m`` names it. Raises: KeyError."""
-    return {
-        name: start + offset
-        for start, names in (*_TABLES[architecture], *_COMMON)
-        for offset, name in enumerate(names.split())
-    }
+    """Every system call of a machine as ``uname -m`` names it, or of ``i386`` or ``x32``. Raises: KeyError."""
+    if architecture in ("i386", "x32"):
+        return _of_x86(architecture)
+    return _expand((*_TABLES[architecture], *_COMMON))
+
+
+def _of_x86(architecture: str) -> dict[str, int]:
+    from cloison.linux.syscalls_x86 import I386, X32
+
+    if architecture == "i386":
+        return _expand((*I386, *_COMMON))
+    return {name: number | X32_BIT for name, number in {**numbers("x86_64"), **_expand(X32)}.items()}
+
+
+def _expand(runs: Iterable[tuple[int, str]]) -> dict[str, int]:
+    return {name: start + offset for start, names in runs for offset, name in enumerate(names.split())}

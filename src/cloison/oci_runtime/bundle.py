@@ -10,19 +10,26 @@ from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
 from cloison.oci.runtime import Capabilities, DeviceRule, IdMapping, Spec
 from cloison.runtime import defaults
+from cloison.runtime.process import UNCONFINED, Filter
 from cloison.runtime.sysctls import check_sysctls
 from cloison.store.atomic import read_file
 from cloison.store.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cloison.model.mount import Mount
     from cloison.oci.config_json import Labels
     from cloison.oci.runtime import Linux, Process
+    from cloison.oci_runtime.agent import Agent
 
 _COPY = "tmpcopyup"
 _MAX_PASSWD = 4 << 20
 _MAX_CONFIG = 16 << 20
+# crun's annotations
+_FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
+_KEEP_GROUPS = "run.oci.keep_original_groups"
 # What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
 # (runc's list, which callers count on).
 _MAKE_NODES = (DeviceRule(allow=True, type="c", access="m"), DeviceRule(allow=True, type="b", access="m"))
@@ -74,10 +81,13 @@ def complete(config: Config, *, container_id: str) -> Spec:
         DeviceRule(allow=False), *linux.device_rules, *_MAKE_NODES,
         *(rule for rule in defaults.device_rules() if rule.allow),
     )  # fmt: skip
+    process = complete_process(spec.process)
+    if spec.annotations.get(_KEEP_GROUPS, "0") not in ("", "0"):
+        process = with_groups(process)
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
         mounts=_fitted_mounts(spec),
-        process=with_home(complete_process(spec.process), spec.root.mount.source),
+        process=with_home(process, spec.root.mount.source),
         linux=_with_mappings(linux).replace(
             devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)
         ),
@@ -155,20 +165,47 @@ def complete_process(process: Process) -> Process:
     return process.replace(capabilities=changed)
 
 
-def seccomp_program(config: Config, *, cache: str) -> bytes:
-    """The compiled filter, from its cache; b"" is unconfined. Raises: InvalidArgument, Unsupported."""
+def with_groups(process: Process) -> Process:
+    """The caller's own groups, too, for files that are theirs."""
+    groups = tuple(dict.fromkeys((*process.user.additional_gids, *os.getgroups())))
+    return process.replace(user=process.user.replace(additional_gids=groups))
+
+
+def seccomp_filter(config: Config, *, cache: str) -> Filter:
+    """The compiled filter, from its cache. Raises: InvalidArgument, Unsupported."""
     profile = config.seccomp
     if not isinstance(profile, dict) or not profile:
         if profile not in (None, {}):
             raise InvalidArgument("invalid config.json", why="linux.seccomp is not an object")
-        return b""
+        return UNCONFINED
+    from cloison.linux.seccomp_flags import filter_flags
     from cloison.runtime.seccomp_cache import custom_filter
 
-    if profile.get("listenerPath"):
-        raise Unsupported("linux.seccomp.listenerPath is not supported")
+    flags = filter_flags(profile)
     mask = mask_of(config.spec.process.capabilities.bounding)
     path = custom_filter(cache, profile_text=dumps(profile), capabilities_mask=mask)
-    return read_file(path)
+    if config.spec.annotations.get(_FAIL_UNKNOWN, "0") not in ("", "0"):
+        _check_names(profile)
+    return Filter(program=read_file(path), flags=flags)
+
+
+def connect_agent(config: Config) -> Agent | None:
+    """Whoever answers calls that the filter asks about, None when it asks nobody. Raises: Unavailable."""
+    if not isinstance(config.seccomp, dict) or not config.seccomp.get("listenerPath"):
+        return None
+    from cloison.oci_runtime.agent import agent_of
+
+    return agent_of(config)
+
+
+def _check_names(profile: dict[str, Any]) -> None:
+    from cloison.linux.seccomp_json import unknown_names
+
+    if names := unknown_names(profile):
+        raise InvalidArgument(
+            "invalid seccomp profile", why=f"no machine has a system call {names[0][:64]!r}",
+            hint=f"the annotation {_FAIL_UNKNOWN} asks to be told",
+        )  # fmt: skip
 
 
 def with_home(process: Process, root: str) -> Process:

@@ -14,7 +14,7 @@ from cloison.linux import cgroups, proc
 from cloison.model.container import Resources, Stdio
 from cloison.model.record import Record
 from cloison.oci_runtime import ending
-from cloison.oci_runtime.bundle import Bundle, complete, seccomp_program
+from cloison.oci_runtime.bundle import Bundle, complete, connect_agent, seccomp_filter
 from cloison.oci_runtime.containers import Container, Containers
 from cloison.oci_runtime.descriptors import Inherited
 from cloison.oci_runtime.hooks import run_hooks
@@ -156,7 +156,7 @@ class _Creation:
             layout=layout,
             facts=read_facts(),
             monitor=monitor,
-            seccomp=seccomp_program(self._bundle.config, cache=self._wishes.cache),
+            seccomp=seccomp_filter(self._bundle.config, cache=self._wishes.cache),
             keyring=self.container.id if self._wishes.keyring else "",
             console=self._wishes.console,
             preserve=self._wishes.inherited.fds,
@@ -180,10 +180,17 @@ class _Creation:
                 if hooks.create_container:
                     self._run_inner(hooks.create_container)
                 session.start()
+            elif message.kind == "listener":
+                self._tell_agent(message.fd)
             elif message.kind == "waiting":
                 return
             elif message.kind in ("closed", "exited"):
                 raise Internal("the container could not be created", why="its first process ended without a word")
+
+    def _tell_agent(self, listener: int) -> None:
+        agent = connect_agent(self._bundle.config)
+        assert agent is not None  # the filter has a listener because of it
+        agent.hand_over(listener, container=self.container, pid=self.container.pid, status="creating")
 
     def _run_inner(self, hooks: Iterable[Hook]) -> None:
         from cloison.oci_runtime.inner_hooks import inner_pid, of_creation

@@ -29,7 +29,7 @@ def _exec(call: Call) -> int:
     _check_status(containers.status(container), call)
     config = parse_config(containers.config(call.id), bundle=container.bundle)
     process = _process(call, config.spec.process)
-    from cloison.oci_runtime.bundle import check_labels, seccomp_program
+    from cloison.oci_runtime.bundle import check_labels, connect_agent, seccomp_filter
     from cloison.oci_runtime.creating import check_terminal, connect_console
     from cloison.oci_runtime.descriptors import inherited
     from cloison.oci_runtime.executing import Wishes, execute
@@ -40,7 +40,8 @@ def _exec(call: Call) -> int:
     check_terminal(terminal=process.terminal, console=console, detached=detached)
     wishes = Wishes(
         pid_file=call.text("pid-file"),
-        seccomp=seccomp_program(config, cache=call.cache),
+        seccomp=seccomp_filter(config, cache=call.cache),
+        agent=connect_agent(config),
         below=_below(call, container),
         preserve=inherited(call).fds,
         linux=config.spec.linux,

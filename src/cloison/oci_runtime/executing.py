@@ -14,11 +14,12 @@ from cloison.runtime import launch
 from cloison.runtime.compile import plan_exec
 from cloison.runtime.facts import read_facts
 from cloison.runtime.monitor import MonitorPlan
-from cloison.runtime.process import plan_machine
+from cloison.runtime.process import UNCONFINED, Filter, plan_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.oci.runtime import Process
+    from cloison.oci_runtime.agent import Agent
     from cloison.oci_runtime.containers import Container
     from cloison.runtime.session import Session
 
@@ -27,7 +28,8 @@ class Wishes(Record):
     """What goes with the process object."""
 
     pid_file: str = ""
-    seccomp: bytes = b""
+    seccomp: Filter = UNCONFINED
+    agent: Agent | None = None  # whom the filter asks
     preserve: tuple[int, ...] = ()  # descriptors that are handed on
     below: str = ""  # a control group below the container's
     linux: Linux = Linux()  # the container's
@@ -56,7 +58,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
     finally:
         os.close(pidfd)
     try:
-        started = _await_execution(session)
+        started = _await_execution(session, container=container, agent=wishes.agent)
     except BaseException:
         session.close()
         raise
@@ -84,7 +86,7 @@ def placement_of(container: Container, *, below: str = "") -> cgroups.Placement:
     return placement.replace(join=join, into=into)
 
 
-def _await_execution(session: Session) -> int:
+def _await_execution(session: Session, *, container: Container, agent: Agent | None) -> int:
     """Its start time. Raises: LaunchFailed and its kinds."""
     started = 0
     while True:
@@ -93,6 +95,8 @@ def _await_execution(session: Session) -> int:
             raise message.error
         if message.kind == "created":
             started = started_at(message.pid)
+        if message.kind == "listener" and agent is not None:
+            agent.hand_over(message.fd, container=container, pid=session.pid, status="running")
         if message.kind == "started":
             return started
         if message.kind in ("closed", "exited"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloison.linux.capabilities import CAPABILITIES
+from cloison.linux.seccomp_flags import FLAGS
 from cloison.oci_runtime.log import say
 from cloison.oci_runtime.main import SPEC_VERSION
 from cloison.oci_runtime.options import Call, Verb
@@ -18,10 +19,11 @@ _MOUNT_OPTIONS = (
     "strictatime suid symfollow sync unbindable"
 ).split()
 _NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
-_ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP")
+_ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP")
 _OPERATORS = ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")
-_FLAGS = ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC")
-_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_ARCHITECTURES = {
+    "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], "aarch64": ["SCMP_ARCH_AARCH64"],
+}  # fmt: skip
 
 
 def _features(_call: Call) -> int:
@@ -40,9 +42,9 @@ def _features(_call: Call) -> int:
                 "enabled": True,
                 "actions": [f"SCMP_ACT_{word}" for word in _ACTIONS],
                 "operators": [f"SCMP_CMP_{word}" for word in _OPERATORS],
-                "archs": [_ARCHITECTURES[machine] for machine in (os.uname().machine,) if machine in _ARCHITECTURES],
-                "knownFlags": list(_FLAGS),
-                "supportedFlags": list(_FLAGS),
+                "archs": _ARCHITECTURES.get(os.uname().machine, []),
+                "knownFlags": list(FLAGS),
+                "supportedFlags": list(FLAGS),
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
@@ -50,6 +52,7 @@ def _features(_call: Call) -> int:
             "mountExtensions": {"idmap": {"enabled": False}},
         },
         "annotations": {"org.cloison.version": __version__},
+        "potentiallyUnsafeConfigAnnotations": ["run.oci."],
     }) + "\n")  # fmt: skip
     return 0
 

@@ -13,6 +13,7 @@ from cloison.errors import Internal
 from cloison.linux import proc
 from cloison.linux.capabilities import names_in
 from cloison.linux.command import Outcome, open_streams, read_streams
+from cloison.linux.seccomp_flags import NEW_LISTENER, WAIT_KILLABLE_RECV
 from cloison.model.container import Stdio
 from cloison.oci.runtime import Capabilities, Process
 from cloison.oci_runtime.executing import has_own_users, placement_of, started_at
@@ -20,12 +21,14 @@ from cloison.oci_runtime.hooks import default_environment
 from cloison.runtime import launch
 from cloison.runtime.compile import plan_exec
 from cloison.runtime.facts import HostFacts, read_facts
+from cloison.runtime.process import UNCONFINED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.oci.runtime import Hook
     from cloison.oci_runtime.containers import Container
     from cloison.oci_runtime.hooks import Runner
+    from cloison.runtime.process import Filter
     from cloison.runtime.session import Session
 
 
@@ -40,15 +43,17 @@ def of_creation(container: Container) -> Runner:
 
     def run(hook: Hook, state: bytes, *, outputs: tuple[int, int]) -> Outcome:
         process = base.replace(args=hook.args or (hook.path,), env=hook.env or environment)
-        return _run(process, hook, container=container, facts=facts, state=state, outputs=outputs, seccomp=b"")
+        return _run(process, hook, container=container, facts=facts, state=state, outputs=outputs, seccomp=UNCONFINED)
 
     return run
 
 
-def of_start(container: Container, process: Process, *, seccomp: bytes) -> Runner:
+def of_start(container: Container, process: Process, *, seccomp: Filter) -> Runner:
     """Carries out a ``startContainer`` hook: as the container's process would be, but for its share of the machine."""
     facts = read_facts()
     base = process.replace(terminal=False, scheduler=None, io_priority=None)
+    # Nobody answers for a hook: a call that the filter would ask about does not exist for it (seccomp_unotify(2))
+    seccomp = seccomp.replace(flags=seccomp.flags & ~(NEW_LISTENER | WAIT_KILLABLE_RECV))
 
     def run(hook: Hook, state: bytes, *, outputs: tuple[int, int]) -> Outcome:
         changed = base.replace(args=hook.args or (hook.path,), env=hook.env or process.env)
@@ -68,7 +73,7 @@ def inner_pid(pid: int) -> int:
 
 def _run(
     process: Process, hook: Hook, *, container: Container, facts: HostFacts, state: bytes, outputs: tuple[int, int],
-    seccomp: bytes,
+    seccomp: Filter,
 ) -> Outcome:  # fmt: skip
     streams = open_streams(state, outputs)
     pidfd = proc.open_pidfd(container.pid, container.pid_started)

@@ -8,6 +8,7 @@ from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument
 from cloison.oci.config_json import parse_config
 from cloison.oci_runtime import ending
 from cloison.oci_runtime.hooks import run_hooks
+from cloison.runtime.process import is_filtered_last
 from cloison.runtime.session import connect
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloison.oci.config_json import Config
+    from cloison.oci_runtime.agent import Agent
     from cloison.oci_runtime.containers import Container, Containers
     from cloison.oci_runtime.log import Log
 
@@ -51,24 +53,33 @@ def start(containers: Containers, container_id: str, *, log: Log, cache: str) ->
 
         if hooks.start_container:
             run(lambda: _run_inner(container, config, cache=cache))
-        _release(containers, container)
+        _release(containers, container, agent=_agent(config))
         run(lambda: run_hooks("poststart", hooks.poststart, container=container, status="running"))
 
 
 def _run_inner(container: Container, config: Config, *, cache: str) -> None:
     """The startContainer hooks."""
-    from cloison.oci_runtime.bundle import complete_process, seccomp_program, with_home
+    from cloison.oci_runtime.bundle import complete_process, seccomp_filter, with_home
     from cloison.oci_runtime.inner_hooks import inner_pid, of_start
 
     process = with_home(complete_process(config.spec.process), f"/proc/{container.pid}/root")
-    runner = of_start(container, process, seccomp=seccomp_program(config, cache=cache))
+    runner = of_start(container, process, seccomp=seccomp_filter(config, cache=cache))
     run_hooks(
         "startContainer", config.spec.hooks.start_container, container=container, status="created", runner=runner,
         pid=inner_pid(container.pid),
     )  # fmt: skip
 
 
-def _release(containers: Containers, container: Container) -> None:
+def _agent(config: Config) -> Agent | None:
+    """Who is to be told of the filter now; one that was loaded at create has been told of."""
+    if not isinstance(config.seccomp, dict):
+        return None
+    from cloison.oci_runtime.bundle import complete_process, connect_agent
+
+    return connect_agent(config) if is_filtered_last(complete_process(config.spec.process)) else None
+
+
+def _release(containers: Containers, container: Container, *, agent: Agent | None) -> None:
     socket = containers.path(container.id, "start")
     with connect(socket, id=container.id) as session:
         session.start()
@@ -78,6 +89,9 @@ def _release(containers: Containers, container: Container) -> None:
                 raise message.error
             if message.kind == "closed":  # by the execve
                 break
+            if message.kind == "listener" and agent is not None:
+                agent.hand_over(message.fd, container=container, pid=container.pid, status="created")
+                continue
             if message.kind != "waiting":
                 raise Internal("the container could not be started", why=f"it said {message.kind!r}")
     os.unlink(socket)

@@ -8,6 +8,7 @@ from cloison.runtime import process, rootfs
 from cloison.runtime.facts import HostFacts
 from cloison.runtime.monitor import NO_MONITOR, MonitorPlan, plan_monitor, plan_stdio
 from cloison.runtime.plan import Op, op
+from cloison.runtime.process import UNCONFINED, Filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Surroundings(Record):
     layout: Layout | None = None  # of the host's cgroups, to show the container its own
     facts: HostFacts = HostFacts()
     monitor: MonitorPlan = NO_MONITOR
-    seccomp: bytes = b""  # struct sock_filter array; empty is unconfined
+    seccomp: Filter = UNCONFINED
     configure_network: bool = False  # hand a netlink socket of the new network namespace to client 0 and wait
     keyring: str = ""  # name of its session keyring: the container's id
     preserve: tuple[int, ...] = ()  # descriptors of ours that the command gets under the same numbers
@@ -227,7 +228,7 @@ def _terminal(command: Process, console: int) -> tuple[Op, ...]:
 
 def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
-    monitor: MonitorPlan = NO_MONITOR, seccomp: bytes = b"", keyring: str = "", user_namespace: bool = False,
+    monitor: MonitorPlan = NO_MONITOR, seccomp: Filter = UNCONFINED, keyring: str = "", user_namespace: bool = False,
     console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (), file: str = "",
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cloison.errors import Denied, InvalidArgument
 from cloison.linux.capabilities import CAPABILITIES, mask_of
+from cloison.model.record import Record
 from cloison.runtime.monitor import NO_MONITOR, MonitorPlan
 from cloison.runtime.plan import Op, op
 
@@ -25,11 +26,21 @@ _RLIMIT_NUMBERS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMI
 _KILL = 9
 
 
+class Filter(Record):
+    """A compiled seccomp filter and its flags (`cloison.linux.seccomp_flags`); no program is no filter."""
+
+    program: bytes = b""  # struct sock_filter array
+    flags: int = 0
+
+
+UNCONFINED = Filter()
+
+
 def plan_command(
     process: Process,
     *,
     facts: HostFacts,
-    seccomp: bytes,
+    seccomp: Filter,
     monitor: MonitorPlan = NO_MONITOR,
     init: bool = False,
     preserve: Sequence[int] = (),
@@ -41,9 +52,8 @@ def plan_command(
     """
     if not process.args or not process.args[0]:
         raise InvalidArgument("no command specified")
-    filtered = (op("seccomp", seccomp, 0),) if seccomp else ()
-    # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it must come while we have it (seccomp(2)).
-    early, late = ((), filtered) if process.no_new_privileges else (filtered, ())
+    filtered = (op("seccomp", seccomp.program, seccomp.flags),) if seccomp.program else ()
+    early, late = ((), filtered) if is_filtered_last(process) else (filtered, ())
     return (
         *plan_rlimits(process.rlimits, facts=facts),
         *_plan_scheduling(process),
@@ -63,6 +73,15 @@ def plan_command(
         *((op("env", *process.env),) if monitor.start_on < 0 else ()),
         op("exec", file or process.args[0], *process.args),
     )
+
+
+def is_filtered_last(process: Process) -> bool:
+    """Whether the filter is loaded right before the command is executed.
+
+    Without no_new_privs that needs CAP_SYS_ADMIN (seccomp(2)): if the command will not have it, the filter comes while
+    we do, and meets our own calls.
+    """
+    return process.no_new_privileges or "CAP_SYS_ADMIN" in process.capabilities.effective
 
 
 def _wait_for_start(process: Process, monitor: MonitorPlan) -> tuple[Op, ...]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # Part of the file's name: to be raised when the profile, or what the compiler makes of it, changes. A test holds the
 # two together, since a stale number would leave yesterday's filter in use.
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 
 
 def default_filter(cache_dir: str, *, capabilities_mask: int) -> str:

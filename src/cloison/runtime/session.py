@@ -31,9 +31,9 @@ _KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 class Message(Record):
     """What a monitor says.
 
-    kind: ``created`` (pid), ``netlink`` (fd, the caller's to close), ``waiting`` (for `Session.start`), ``started``,
-    ``failed`` (error, built, not raised), ``output`` (stream 1 or 2, data), ``exited`` (exit), ``closed`` (the monitor
-    is gone; nothing follows).
+    kind: ``created`` (pid), ``netlink`` and ``listener`` (of a seccomp filter; fd, the caller's to close), ``waiting``
+    (for `Session.start`), ``started``, ``failed`` (error, built, not raised), ``output`` (stream 1 or 2, data),
+    ``exited`` (exit), ``closed`` (the monitor is gone; nothing follows).
     """
 
     kind: str
@@ -94,8 +94,8 @@ class Session:
 
     def _understand(self, packet: bytes, fds: list[int]) -> Message | None:
         kind, body = packet[:1], packet[1:]
-        if kind == b"n" and len(fds) == 1:
-            return Message(kind="netlink", fd=fds[0])
+        if kind in (b"n", b"y") and len(fds) == 1:
+            return Message(kind="netlink" if kind == b"n" else "listener", fd=fds[0])
         _close_all(fds)
         if kind == b"o" or kind == b"e":
             return Message(kind="output", stream=1 if kind == b"o" else 2, data=body)
