@@ -174,6 +174,7 @@ void set_signals(uint64_t handler);
 /* paths.c: names inside the root, resolved by the kernel, never by us */
 int root_of(struct launch *l);
 int find_inside(struct launch *l, const char *path, int flags);
+int find_link(struct launch *l, const char *path);
 int make_directory(struct launch *l, const char *path, unsigned mode);
 int make_file(struct launch *l, const char *path);
 int make_parent(struct launch *l, const char *path, char name[static 256]);

@@ -51,7 +51,7 @@ const struct verb verbs[] = {
 	{ "root-bind", 2, 'C', "t", op_root_bind },
 	{ "mount", AT_LEAST(4), 'C', "t", op_mount },
 	{ "bind", 5, 'C', "ttntt", op_bind },
-	{ "bind-fd", 3, 'C', "ft", op_bind_fd },
+	{ "bind-fd", 5, 'C', "ft", op_bind_fd },
 	{ "directory", 2, 'C', "to", op_directory },
 	{ "symlink", 2, 'C', "t", op_symlink },
 	{ "device", 7, 'C', "ttuuouu", op_device },

@@ -50,6 +50,7 @@ static bool is_node(int fd, mode_t type, dev_t number)
 /* Without the right to make nodes (a user namespace) the host's own node is bound, if it is the one that was asked for. */
 static int bind_node(struct launch *l, const char *path, mode_t type, dev_t number)
 {
+	struct mount_attributes a = { .set = ATTRIBUTE_NOSUID | ATTRIBUTE_NOEXEC };
 	char other[64];
 	int source, target, tree = -1;
 
@@ -67,6 +68,8 @@ static int bind_node(struct launch *l, const char *path, mode_t type, dev_t numb
 		return fail(l, "openat2", path);
 	if (!l->legacy)
 		tree = clone_tree(source, "", false);
+	if (tree >= 0)
+		sys_mount_setattr(tree, 0, &a); /* without it (before Linux 5.12) it is a node all the same */
 	if (tree >= 0 ? sys_move_mount(tree, target) < 0 : (tree = legacy_bind(l, source, target, path, false)) < 0)
 		return fail(l, "move_mount", path);
 	close(source);

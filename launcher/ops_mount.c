@@ -224,6 +224,12 @@ static int new_mount(struct launch *l, const struct op *op, int target)
 	return tree;
 }
 
+/* What is mounted over the root is the root from then on. */
+static int keep_or_close(struct launch *l, int tree, const char *path)
+{
+	return path[strspn(path, "/")] ? close(tree) : adopt_root(l, tree);
+}
+
 int op_mount(struct launch *l, const struct op *op)
 {
 	int target = make_directory(l, op->arg[2], 0755), tree;
@@ -239,8 +245,7 @@ int op_mount(struct launch *l, const struct op *op)
 	remember_mount(l, tree);
 	if (l->legacy && set_propagation(l, tree, "private") < 0)
 		return -1;
-	close(tree);
-	return 0;
+	return keep_or_close(l, tree, op->arg[2]);
 }
 
 static int target_like(struct launch *l, int source, const char *path)
@@ -287,16 +292,25 @@ int op_bind(struct launch *l, const struct op *op)
 				 set_propagation(l, tree, propagation) < 0 ? -1 : 0;
 	close(source);
 	close(target);
-	if (tree >= 0)
-		close(tree);
-	return result;
+	if (result < 0)
+		return -1;
+	return keep_or_close(l, tree, path);
+}
+
+/* Where the path leads to, or with `follow` "0" the very link that it names, if it names one. */
+static int target_for(struct launch *l, int source, const char *path, const char *follow)
+{
+	int fd = *follow == '0' ? find_link(l, path) : -1;
+
+	return fd < 0 ? target_like(l, source, path) : fd;
 }
 
 /* The descriptor is a detached tree of the caller's (open_tree with OPEN_TREE_CLONE), or a file of our own namespace. The
  * clone is tried first: moving what is attached would take it away from the host. */
 int op_bind_fd(struct launch *l, const struct op *op)
 {
-	int fd = (int)number(op->arg[0]), target = target_like(l, fd, op->arg[1]), tree;
+	const char *path = op->arg[1], *propagation = *op->arg[3] ? op->arg[3] : "rprivate";
+	int fd = (int)number(op->arg[0]), target = target_for(l, fd, path, op->arg[4]), tree;
 	struct attributes a;
 
 	if (target < 0)
@@ -305,13 +319,13 @@ int op_bind_fd(struct launch *l, const struct op *op)
 		return fail(l, "attributes", op->arg[2]);
 	tree = clone_tree(fd, "", true);
 	if (tree < 0 && errno != EINVAL)
-		return fail(l, "open_tree", op->arg[1]);
-	if (tree < 0)
-		tree = fd;
-	if (set_propagation(l, tree, "rprivate") < 0 || place(l, tree, target, op->arg[1], &a) < 0)
+		return fail(l, "open_tree", path);
+	if (tree < 0 && (tree = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0)
+		return fail(l, "fcntl", path);
+	if (set_propagation(l, tree, propagation) < 0 || place(l, tree, target, path, &a) < 0)
 		return -1;
 	close(target);
-	return tree == fd ? 0 : close(tree);
+	return keep_or_close(l, tree, path);
 }
 
 int op_readonly_root(struct launch *l, const struct op *op)

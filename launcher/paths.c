@@ -55,6 +55,19 @@ int find_inside(struct launch *l, const char *path, int flags)
 	return resolve(l, path, O_PATH | flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 }
 
+/* An existing symbolic link itself, not what it leads to; -1 for anything else, and where links are refused. */
+int find_link(struct launch *l, const char *path)
+{
+	struct stat st;
+	int fd = rules(path) & RESOLVE_NO_SYMLINKS ? -1 : find_inside(l, path, O_NOFOLLOW);
+
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISLNK(st.st_mode))) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 struct walk { /* a path in the making */
 	char path[PATH_MAX];
 	char *missing; /* first component that does not exist, in `path` */

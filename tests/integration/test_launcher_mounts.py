@@ -187,7 +187,8 @@ def test_a_bind_by_descriptor_works_for_a_detached_tree(world: World, tmp_path: 
     libc = ctypes.CDLL(None, use_errno=True)
     tree = libc.syscall(428, -100, str(tmp_path / "data").encode(), 0x80001)  # open_tree(OPEN_TREE_CLONE)
     assert tree >= 0
-    plan = world.plan("cat", "/vol/file", extra=[("bind-fd", "{0}", "/vol", "ro")], late=[("await-start", "client")])
+    bind: list[Operation] = [("bind-fd", "{0}", "/vol", "ro", "", 1)]
+    plan = world.plan("cat", "/vol/file", extra=bind, late=[("await-start", "client")])
     started = launch(plan, fds=[tree])
     os.close(tree)
     started.send("A", b"\6")

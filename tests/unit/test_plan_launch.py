@@ -7,8 +7,8 @@ import pytest
 from cloison.errors import Denied, InvalidArgument, Unsupported
 from cloison.linux.cgroups import Layout, Placement
 from cloison.model.container import Stdio
-from cloison.model.mount import Mount
-from cloison.oci.runtime import Capabilities, IdMapping, Linux, Namespace, Process, Rlimit, Root, Spec, User
+from cloison.model.mount import IdMapping, Mount
+from cloison.oci.runtime import Capabilities, Linux, Namespace, Process, Rlimit, Root, Spec, User
 from cloison.runtime import defaults
 from cloison.runtime.compile import Surroundings, plan_exec, plan_launch
 from cloison.runtime.facts import HostFacts
@@ -145,7 +145,8 @@ def test_mounts_keep_their_order_except_that_cgroups_and_what_touches_them_come_
         (("bind", "/h", ("rbind", "ro", "nosuid")), "bind /h /t 1 ro,nosuid rprivate"),
         (("bind", "/h", ("bind", "rw", "rslave")), "bind /h /t 0 '' rslave"),
         (("bind", "/h", ("ro", "rw")), "bind /h /t 0 '' rprivate"),
-        (("bind", "/h", ("rbind", "rro", "rnosuid")), "bind /h /t 1 ro,nosuid rprivate"),
+        (("bind", "/h", ("rbind", "rro", "rnosuid")), "bind /h /t 1 rro,rnosuid rprivate"),
+        (("bind", "/h", ("rro", "ro", "rrw", "rnoatime", "ratime")), "bind /h /t 0 rrw,rrelatime,ro rprivate"),
         (
             ("tmpfs", "tmpfs", ("size=1m", "ro", "mode=755", "noexec")),
             "mount tmpfs tmpfs /t ro,noexec size=1m mode=755",

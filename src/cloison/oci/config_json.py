@@ -10,6 +10,7 @@ from cloison.errors import Unsupported
 from cloison.model.mount import Mount
 from cloison.model.record import Record
 from cloison.oci.config_linux import parse_linux
+from cloison.oci.config_mounts import absolute, parse_mount
 from cloison.oci.fields import Fields
 from cloison.oci.runtime import Capabilities, Hook, Hooks, Process, Rlimit, Root, Spec, User
 
@@ -50,23 +51,24 @@ def parse_config(value: object, *, bundle: str) -> Config:
         raise Unsupported(f"ociVersion {version[:32]!r} is not supported", why="this is a runtime for version 1")
     has_process = fields.has("process")
     process = fields.inner("process")
-    linux = fields.inner("linux")
+    linux_fields = fields.inner("linux")
+    linux = parse_linux(linux_fields)
     spec = Spec(
         process=parse_process(process) if has_process else Process(args=("/",)),
         root=_root(fields, bundle),
         hostname=fields.text("hostname", default=""),
         domainname=fields.text("domainname", default=""),
-        mounts=fields.objects("mounts", lambda mount: _mount(mount, bundle), limit=_ENTRIES),
-        linux=parse_linux(linux),
+        mounts=fields.objects("mounts", lambda mount: parse_mount(mount, bundle=bundle, linux=linux), limit=_ENTRIES),
+        linux=linux,
         annotations=_annotations(fields),
         hooks=_hooks(fields.inner("hooks")),
     )
     labels = Labels(
         apparmor_profile=process.text("apparmorProfile", default=""),
         selinux_label=process.text("selinuxLabel", default=""),
-        mount_label=linux.text("mountLabel", default=""),
+        mount_label=linux_fields.text("mountLabel", default=""),
     )
-    seccomp = linux.raw("seccomp")
+    seccomp = linux_fields.raw("seccomp")
     return Config(oci_version=version, spec=spec, has_process=has_process, seccomp=seccomp, labels=labels)
 
 
@@ -146,31 +148,8 @@ def _root(fields: Fields, bundle: str) -> Root:
     path = root.text("path")
     if not path:
         raise root.invalid("path", "is empty")
-    mount = Mount(type="bind", source=_absolute(path, bundle), target="/")
+    mount = Mount(type="bind", source=absolute(path, bundle), target="/")
     return Root(mount=mount, readonly=root.flag("readonly"))
-
-
-def _absolute(path: str, bundle: str) -> str:
-    return path if path.startswith("/") else f"{bundle}/{path}"
-
-
-def _mount(fields: Fields, bundle: str) -> Mount:
-    target = fields.text("destination")
-    if not target:
-        raise fields.invalid("destination", "is empty")
-    options = fields.texts("options")
-    if fields.has("uidMappings") or fields.has("gidMappings"):
-        raise Unsupported(f"{fields.where}: mounts with id mappings are not supported")
-    kind, source = fields.text("type", default=""), fields.text("source", default="")
-    if not {"bind", "rbind"}.isdisjoint(options):
-        kind = "bind"
-        if not source:
-            raise fields.invalid("source", "is missing: a bind mount needs one")
-        source = _absolute(source, bundle)
-    elif not kind:
-        raise fields.invalid("type", "is missing: only a bind mount has none")
-    # config.md: "This value MUST be an absolute path"; of older bundles it is taken as if it were
-    return Mount(type=kind, source=source, target=target if target.startswith("/") else f"/{target}", options=options)
 
 
 def _annotations(fields: Fields) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cloison.errors import Unsupported
+from cloison.oci.config_mounts import parse_mappings
 from cloison.oci.config_resources import parse_device_rules, parse_resources
-from cloison.oci.runtime import Device, IdMapping, Linux, Namespace
+from cloison.oci.runtime import Device, Linux, Namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def parse_linux(fields: Fields) -> Linux:
     resources = fields.inner("resources")
     linux = Linux(
         namespaces=_namespaces(fields),
-        uid_mappings=fields.objects("uidMappings", _mapping, limit=_ENTRIES),
-        gid_mappings=fields.objects("gidMappings", _mapping, limit=_ENTRIES),
+        uid_mappings=parse_mappings(fields, "uidMappings"),
+        gid_mappings=parse_mappings(fields, "gidMappings"),
         time_offsets=_time_offsets(fields.inner("timeOffsets")),
         devices=fields.objects("devices", _device, limit=_ENTRIES),
         device_rules=parse_device_rules(resources),
@@ -63,17 +64,6 @@ def _namespace(fields: Fields) -> Namespace:
     if path and not path.startswith("/"):
         raise fields.invalid("path", "is not an absolute path")
     return Namespace(type=fields.choice("type", _NAMESPACES), path=path)
-
-
-def _mapping(fields: Fields) -> IdMapping:
-    size = fields.whole("size", least=1, most=_ID)
-    if size is None:
-        raise fields.invalid("size", "is missing")
-    return IdMapping(
-        container_id=fields.whole("containerID", least=0, most=_ID) or 0,
-        host_id=fields.whole("hostID", least=0, most=_ID) or 0,
-        size=size,
-    )
 
 
 def _time_offsets(fields: Fields) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ Names are the specification's, in Python's case. Lists are tuples, absent object
 from __future__ import annotations
 
 from cloison.model.container import Resources
-from cloison.model.mount import Mount
+from cloison.model.mount import IdMapping, Mount
 from cloison.model.record import Record
 
 TYPE_CHECKING = False
@@ -90,12 +90,6 @@ class Namespace(Record):
     path: str = ""  # "" makes a new one; else /proc/PID/ns/… to join
 
 
-class IdMapping(Record):
-    container_id: int
-    host_id: int
-    size: int
-
-
 class Device(Record):
     """A device node to make inside."""
 
@@ -106,6 +100,7 @@ class Device(Record):
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
+    tree: int = -1  # descriptor of a detached mount of the node, which is then put there instead
 
 
 class DeviceRule(Record):
@@ -166,6 +161,7 @@ class Root(Record):
 
     mount: Mount
     readonly: bool = False
+    dev_names: tuple[str, ...] | None = None  # ours: fill its own /dev, which has these names already
 
     NESTED: ClassVar[Mapping[str, Any]] = {"mount": Mount}
 

@@ -8,7 +8,8 @@ from cloison.errors import InvalidArgument, NotFound, Unsupported
 from cloison.linux.capabilities import mask_of
 from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
-from cloison.oci.runtime import Capabilities, DeviceRule, IdMapping, Spec
+from cloison.oci.runtime import Capabilities, DeviceRule, Spec
+from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
 from cloison.runtime import defaults
 from cloison.runtime.process import UNCONFINED, Filter
 from cloison.runtime.sysctls import check_sysctls
@@ -19,12 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cloison.model.mount import Mount
     from cloison.oci.config_json import Labels
     from cloison.oci.runtime import Linux, Process
     from cloison.oci_runtime.agent import Agent
 
-_COPY = "tmpcopyup"
 _MAX_PASSWD = 4 << 20
 _MAX_CONFIG = 16 << 20
 # crun's annotations
@@ -72,10 +71,11 @@ def parse(text: bytes, *, name: str) -> object:
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     check_labels(config.labels)
-    spec, linux = config.spec, config.spec.linux
+    spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(config.spec.linux))))
+    linux = spec.linux
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
         raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")
-    given = {device.path for device in linux.devices}
+    given = {device.path for device in linux.devices}.union(spec.root.dev_names or ())
     devices = (*(device for device in defaults.devices() if device.path not in given), *linux.devices)
     rules = (
         DeviceRule(allow=False), *linux.device_rules, *_MAKE_NODES,
@@ -86,57 +86,9 @@ def complete(config: Config, *, container_id: str) -> Spec:
         process = with_groups(process)
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
-        mounts=_fitted_mounts(spec),
         process=with_home(process, spec.root.mount.source),
-        linux=_with_mappings(linux).replace(
-            devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)
-        ),
+        linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
-
-
-def _with_mappings(linux: Linux) -> Linux:
-    """A new user namespace without mappings has one id: root inside is the caller outside, as with crun."""
-    is_new = any(namespace.type == "user" and not namespace.path for namespace in linux.namespaces)
-    if not is_new or linux.uid_mappings or linux.gid_mappings:
-        return linux
-    return linux.replace(
-        uid_mappings=(IdMapping(container_id=0, host_id=os.geteuid(), size=1),),
-        gid_mappings=(IdMapping(container_id=0, host_id=os.getegid(), size=1),),
-    )
-
-
-def _fitted_mounts(spec: Spec) -> tuple[Mount, ...]:
-    """Temporary file systems as the directories below them have it: runc's rules, which callers count on.
-
-    The mode is that directory's unless another is asked for; ``tmpcopyup`` (begin with what lies below) asks for
-    nothing where nothing lies below.
-    """
-    if not any(mount.type == "tmpfs" for mount in spec.mounts):
-        return spec.mounts
-    root = os.open(spec.root.mount.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return tuple(_fit(mount, root) if mount.type == "tmpfs" else mount for mount in spec.mounts)
-    finally:
-        os.close(root)
-
-
-def _fit(mount: Mount, root: int) -> Mount:
-    from cloison.linux.paths import open_in_root
-
-    has_mode = any(word.startswith("mode=") for word in mount.options)
-    if has_mode and _COPY not in mount.options:
-        return mount
-    try:
-        fd = open_in_root(root, os.fsencode(mount.target), flags=os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return mount.replace(options=tuple(word for word in mount.options if word != _COPY))  # nothing there yet
-    try:
-        mode = os.fstat(fd).st_mode & 0o7777
-        is_empty = not os.listdir(fd)
-    finally:
-        os.close(fd)
-    options = tuple(word for word in mount.options if not (is_empty and word == _COPY))
-    return mount.replace(options=options if has_mode else (*options, f"mode={mode:o}"))
 
 
 def _sysctls(linux: Linux) -> dict[str, str]:

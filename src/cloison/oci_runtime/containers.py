@@ -126,7 +126,11 @@ class Containers:
     def remove(self, container_id: str) -> None:
         """Take the directory away, the record last: what is left after a crash can be removed again."""
         for name in os.listdir(self.path(container_id)):
-            if name not in ("lock", "state.json"):
+            if name == "nodes":
+                for left in os.listdir(self.path(container_id, name)):  # of a crash
+                    os.unlink(self.path(container_id, name, left))
+                os.rmdir(self.path(container_id, name))
+            elif name not in ("lock", "state.json"):
                 os.unlink(self.path(container_id, name))
         for _attempt in range(_REMOVALS):
             for name in ("state.json", "lock"):

@@ -19,6 +19,7 @@ from cloison.oci_runtime.containers import Container, Containers
 from cloison.oci_runtime.descriptors import Inherited
 from cloison.oci_runtime.hooks import run_hooks
 from cloison.oci_runtime.log import timestamp
+from cloison.oci_runtime.trees import Trees
 from cloison.runtime import launch
 from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.facts import read_facts
@@ -97,19 +98,24 @@ class _Creation:
         placement = self._place(layout)
         listener = listen(path(self.container.id, "start"))
         try:
-            around = self._surroundings(layout, placement, listener=listener)
+            self._launch(self._surroundings(layout, placement, listener=listener))
+        finally:
+            os.close(listener)
+        if self._wishes.pid_file:
+            write_pid_file(self._wishes.pid_file, self.container.pid)
+        assert self._session is not None
+        self._session.leave()
+        return self.container
+
+    def _launch(self, around: Surroundings) -> None:
+        """On return the first process waits for ``start``."""
+        with Trees(self._spec, scratch=self._containers.path(self.container.id, "nodes")) as trees:
             stdio = standard_streams(terminal=self._spec.process.terminal)
-            ops = plan_launch(self._spec, around=around, stdio=stdio)
+            ops = plan_launch(trees.prepare(), around=around, stdio=stdio)
             if not self.container.has_process:  # nothing to look for: ``start`` will refuse
                 ops = tuple(op for op in ops if op.verb != "find-command")
             self._session = launch.launch(ops, id=self.container.id)
-        finally:
-            os.close(listener)
-        self._conduct(self._session)
-        if self._wishes.pid_file:
-            write_pid_file(self._wishes.pid_file, self.container.pid)
-        self._session.leave()
-        return self.container
+            self._conduct(self._session)
 
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
         path = self._spec.linux.cgroups_path

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cloison.linux.cgroup_layout import Layout
     from cloison.linux.cgroups import Placement
     from cloison.model.container import Stdio
-    from cloison.model.mount import Mount
-    from cloison.oci.runtime import IdMapping, Linux, Namespace, Process, Spec
+    from cloison.model.mount import IdMapping, Mount
+    from cloison.oci.runtime import Linux, Namespace, Process, Spec
 
 _WORDS = {"mount": "mnt", "network": "net"}  # the kernel's names in /proc/PID/ns where the specification has others
 _TYPES = frozenset(("mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time"))
@@ -130,11 +130,12 @@ def _beside_child(linux: Linux, around: Surroundings) -> tuple[Op, ...]:
     if linux.uid_mappings:
         if around.facts.uid:  # who is not root may map a group only where groups cannot be dropped (user_namespaces(7))
             ops.append(op("setgroups-deny"))
-        ops += [op("uid-map", _id_map(linux.uid_mappings)), op("gid-map", _id_map(linux.gid_mappings))]
+        ops += [op("uid-map", id_map(linux.uid_mappings)), op("gid-map", id_map(linux.gid_mappings))]
     return (*ops, *(op("cgroup-join", directory) for directory in around.placement.join))
 
 
-def _id_map(mappings: Sequence[IdMapping]) -> str:
+def id_map(mappings: Sequence[IdMapping]) -> str:
+    """As the kernel reads it: one line a range."""
     return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
 
 
@@ -166,7 +167,7 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
         rootfs.plan_propagation(spec.mounts),
         rootfs.plan_root(spec.root, staging=around.staging),
         *map(rootfs.plan_mount, early),
-        *rootfs.plan_devices(spec.linux.devices, mounts=spec.mounts),
+        *rootfs.plan_devices(spec.linux.devices, root=spec.root, mounts=spec.mounts),
         *((op("console"),) if spec.process.terminal else ()),
         *((op("hostname", spec.hostname),) if spec.hostname else ()),
         *((op("domainname", spec.domainname),) if spec.domainname else ()),

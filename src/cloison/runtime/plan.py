@@ -96,7 +96,7 @@ VERBS: dict[str, Verb] = {
     "root-bind": _verb(2, "C"),
     "mount": _verb(at_least(4), "C"),
     "bind": _verb(5, "C"),
-    "bind-fd": _verb(3, "C", 0),
+    "bind-fd": _verb(5, "C", 0),
     "directory": _verb(2, "C"),
     "symlink": _verb(2, "C"),
     "device": _verb(7, "C"),

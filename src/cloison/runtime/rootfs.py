@@ -33,9 +33,10 @@ def plan_propagation(mounts: Iterable[Mount]) -> Op:
     """Cut our copy of the host's mounts off before anything is mounted in it.
 
     ``rslave`` alone lets a later mount of the host arrive below a bind that asked for it. ``shared`` binds would need a
-    mount namespace that is still joined to the host's: what goes wrong in there would go wrong outside too.
+    mount namespace that is still joined to the host's: what goes wrong in there would go wrong outside too. A tree that
+    was opened outside of it has its own ties, whatever is done to ours.
     """
-    wanted = {split_options(mount).propagation.removeprefix("r") for mount in mounts}
+    wanted = {split_options(mount).propagation.removeprefix("r") for mount in mounts if mount.tree < 0}
     if "shared" in wanted:
         raise Unsupported(
             "bind propagation 'shared' is not supported",
@@ -86,7 +87,12 @@ def _split_layers(value: str) -> list[str]:
 
 def plan_mount(mount: Mount) -> Op:
     """One mount of any type but ``cgroup``."""
+    if "copy-symlink" in mount.options:  # by now its source is what the link holds
+        return op("symlink", mount.source, mount.target)
     options = split_options(mount)
+    if mount.tree >= 0:
+        words = (options.attributes, options.propagation or "rprivate", int(options.follow))
+        return op("bind-fd", mount.tree, mount.target, *words)
     if mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options):
         propagation = options.propagation or "rprivate"
         return op("bind", mount.source, mount.target, int(options.recursive), options.attributes, propagation)
@@ -150,16 +156,27 @@ def _view(hierarchy: tuple[str, str], target: str, *, attributes: str, groups: S
     return op("mount", kind, "cgroup", target, attributes, *data)
 
 
-def plan_devices(devices: Iterable[Device], *, mounts: Iterable[Mount]) -> tuple[Op, ...]:
-    """Device nodes and links, when /dev is the container's own: a bound host directory is left as it is."""
-    if [mount.type for mount in mounts if mount.target.rstrip("/") == "/dev"][-1:] != ["tmpfs"]:
+def is_populated(root: Root, mounts: Iterable[Mount]) -> bool:
+    """Whether /dev is the container's own: a temporary file system, or the root's if told so. Others are left alone."""
+    last = [mount.type for mount in mounts if mount.target.rstrip("/") == "/dev"][-1:]
+    return last == ["tmpfs"] or (not last and root.dev_names is not None)
+
+
+def plan_devices(devices: Iterable[Device], *, root: Root, mounts: Iterable[Mount]) -> tuple[Op, ...]:
+    """Device nodes and links; in the root's own /dev the links that are there stay."""
+    if not is_populated(root, mounts):
         return ()
-    nodes = [
-        op("device", d.path, d.type, d.major, d.minor, f"{d.mode:o}", d.uid, d.gid)  # fmt: skip
-        for d in devices
-        if d.path not in _LINKED  # who asks for all of the host's devices names these, too
-    ]
-    return (*nodes, *_LINKS)
+    # who asks for all of the host's devices names the links, too
+    nodes = [_device(device) for device in devices if device.path not in _LINKED]
+    links = [link for link in _LINKS if str(link.words[1]) not in (root.dev_names or ())]
+    return (*nodes, *links)
+
+
+def _device(device: Device) -> Op:
+    if device.tree >= 0:
+        return op("bind-fd", device.tree, device.path, "nosuid,noexec,dev", "rprivate", 1)
+    numbers = (device.major, device.minor, f"{device.mode:o}", device.uid, device.gid)
+    return op("device", device.path, device.type, *numbers)
 
 
 def plan_paths(linux: Linux) -> tuple[Op, ...]:
