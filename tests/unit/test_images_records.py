@@ -57,6 +57,18 @@ def test_what_is_not_there_is_not_found(store: ImageStore, text: str) -> None:
         store.find(text)
 
 
+def test_a_sweep_takes_what_a_crash_left_and_spares_a_tag_that_looks_like_it(store: ImageStore, tmp_path: Path) -> None:
+    put(store, 1, "tool:v1.tmp")
+    directory = tmp_path / "images" / "names"
+    (directory / "docker.io%library%tool:v2.77.0badcafe.tmp").write_text('{"version": 1')
+    whole = (directory / "docker.io%library%tool:v1.tmp").read_text()
+    (directory / "docker.io%library%tool:v3.77.0badcafe.tmp").write_text(whole)
+    assert names(store) == ["tool:v1.tmp"]
+    store.sweep()
+    assert names(store) == ["tool:v1.tmp"]
+    assert [file.name for file in directory.iterdir()] == ["docker.io%library%tool:v1.tmp"]
+
+
 def test_the_message_for_a_missing_name_says_the_tag(store: ImageStore) -> None:
     with pytest.raises(NotFound) as caught:
         store.find("debian")

@@ -43,7 +43,7 @@ class Containers:
     def create(self, spec: ContainerSpec, *, progress: Progress | None = None) -> ContainerRecord:
         """Make a container that does not run yet. Raises: NotFound (image), InvalidArgument, Conflict, Unavailable."""
         self._open()
-        record, lock = self._create(spec, progress, durable=True)
+        record, lock = self._create(spec, progress, starts=False)
         with lock:
             if not spec.auto_remove:
                 self._store.forget_run(record.id)
@@ -55,7 +55,7 @@ class Containers:
         Raises: as `create` and `start`; only a command that cannot be executed leaves a container, and not with --rm.
         """
         self._open()
-        record, lock = self._create(spec, progress, durable=False)
+        record, lock = self._create(spec, progress, starts=True)
         with lock:
             try:
                 session = launching.start_container(record, settings=self._settings, stdio=stdio)
@@ -240,9 +240,12 @@ class Containers:
 
         names.check_name(new)
         record = self.find(name)
-        self._store.claim_name(new, record.id)
-        self._store.save(record.replace(name=new), durable=True)
-        self._store.release_name(record.name, record.id)
+        with self._store.enter(record.id):  # a name that is not yet in the record is nobody else's while this is held
+            self._store.claim_name(new, record.id)
+            self._store.save(record.replace(name=new), durable=True)
+            self._store.release_name(record.name, record.id)
+            if not record.spec.auto_remove and self._store.load_running(record.id) is None:
+                self._store.forget_run(record.id)
 
     def reap(self, container_id: str) -> None:
         """What a monitor asks for at the end of a container whose caller is gone (`cloison _reap ID`)."""
@@ -286,11 +289,11 @@ class Containers:
             ending.sweep_after_boot(self._settings)
             self._images().collect()  # what a power cut tore must not be taken for whole
 
-    def _create(self, spec: ContainerSpec, progress: Progress | None, *, durable: bool) -> tuple[ContainerRecord, Lock]:
+    def _create(self, spec: ContainerSpec, progress: Progress | None, *, starts: bool) -> tuple[ContainerRecord, Lock]:
         """A new container with its operation lock held; its image cannot be removed before the record names it."""
         image, held = self._images().take(spec.image, policy=spec.pull, platform=spec.platform, progress=progress)
         with held:
-            return creating.create_container(spec, image, settings=self._settings, durable=durable)
+            return creating.create_container(spec, image, settings=self._settings, durable=not starts, starts=starts)
 
     def _images(self) -> Images:
         from cloison.engine.images import Images

@@ -13,7 +13,7 @@ from cloison.engine import names
 from cloison.errors import Conflict, InvalidArgument
 from cloison.model.container import ContainerRecord
 from cloison.snapshots.overlay import Overlay
-from cloison.store.containers import ContainerStore
+from cloison.store.containers import ContainerStore, Running
 from cloison.volumes import mounts as volumes
 
 TYPE_CHECKING = False
@@ -27,10 +27,11 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def create_container(
-    spec: ContainerSpec, image: Image, *, settings: Settings, durable: bool
+    spec: ContainerSpec, image: Image, *, settings: Settings, durable: bool, starts: bool = False
 ) -> tuple[ContainerRecord, Lock]:
     """Make a container that does not run yet; its operation lock is held on return.
 
+    ``starts``: it is to be started at once; one that is thrown away is no container of anybody's until it runs.
     Raises: InvalidArgument (no command, bad name), Conflict (name in use), Unavailable (disk full).
     """
     if spec.name:
@@ -43,11 +44,20 @@ def create_container(
     try:
         store.save(record, durable=durable)
         Overlay(settings.data_root).prepare(container_id, record.layers, volatile=spec.auto_remove)
+        if starts and spec.auto_remove:
+            begin_run(container_id, settings=settings)  # before it is whole: after a crash it is the rest of a run
         return _with_name(record, store, durable=durable), lock
     except BaseException:
         discard(record, settings=settings)
         lock.release()
         raise
+
+
+def begin_run(container_id: str, *, settings: Settings) -> Running:
+    """Note that a run begins: found without a monitor, it is over."""
+    running = Running(cgroup=f"{settings.cgroup_parent}/{container_id}", started_ns=time.time_ns())
+    ContainerStore(settings).save_running(container_id, running)
+    return running
 
 
 def resolve(spec: ContainerSpec, image: Image, *, container_id: str) -> ContainerRecord:

@@ -188,6 +188,7 @@ def _settle(container_id: str, *, settings: Settings, store: ContainerStore) -> 
         creating.discard(record, settings=settings)
         return 1
     if not record.spec.auto_remove:
+        store.release_other_names(record)
         store.forget_run(container_id)
     return 0
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
-from cloison.engine import ending, hostfiles, specs, templates
-from cloison.errors import CloisonError, CommandNotFound, CommandNotInvocable, Conflict, Internal
+from cloison.engine import creating, ending, hostfiles, specs, templates
+from cloison.errors import CloisonError, CommandNotFound, CommandNotInvocable, Conflict, LaunchFailed
 from cloison.linux import cgroups, proc
 from cloison.model.container import Attachment, ContainerState
 from cloison.runtime import plan
@@ -48,10 +47,9 @@ def start_container(record: ContainerRecord, *, settings: Settings, stdio: Stdio
     Raises: LaunchFailed and its kinds, Conflict (it runs, a port is taken), Unsupported and Denied (a limit, a device).
     """
     store = ContainerStore(settings)
-    if store.load_running(record.id) is not None:
+    running = store.load_running(record.id) or creating.begin_run(record.id, settings=settings)
+    if running.pid:
         raise Conflict(f"container {record.name} is already running")
-    running = Running(cgroup=f"{settings.cgroup_parent}/{record.id}", started_ns=time.time_ns())
-    store.save_running(record.id, running)
     attempt = _Start(record, running, settings=settings, store=store)
     try:
         session = attempt.run(stdio)
@@ -61,6 +59,10 @@ def start_container(record: ContainerRecord, *, settings: Settings, stdio: Stdio
     if not record.spec.auto_remove:
         store.save_state(record, ContainerState(status="running", started_ns=running.started_ns), durable=False)
     return session
+
+
+class _MonitorLost(LaunchFailed):
+    """Killed before it could say whether the command has been executed."""
 
 
 class _Start:
@@ -199,12 +201,12 @@ class _Start:
                 elif message.kind in ("started", "exited"):
                     return
                 elif message.kind == "closed":
-                    raise Internal("the container could not be started", why="its monitor ended without a word")
+                    raise _MonitorLost("the container could not be started", why="its monitor ended without a word")
                 if socket >= 0 and self._running.pid:
                     self._connect(socket)
                     os.close(socket)
                     socket = -1
-                    session.start()
+                    _release(session)
         finally:
             if socket >= 0:
                 os.close(socket)
@@ -223,7 +225,16 @@ class _Start:
             self._session.close()
         code = next((code for kind, code in _FAILED_CODES if isinstance(err, kind)), 128)
         state = ContainerState(status="created", exit_code=code, reason="start-failed", error=str(err))
+        if isinstance(err, _MonitorLost) and self._running.pid:
+            state = ending.final_state(None, running=self._running, reason="")  # the command may have begun
         ending.clean_up(self._record, self._running, settings=self._settings, state=state)
+
+
+def _release(session: Session) -> None:
+    try:
+        session.start()
+    except Conflict:
+        pass  # the monitor is gone; its last message, or that there is none, says why
 
 
 def attach_terminal(session: Session, stdio: Stdio) -> None:

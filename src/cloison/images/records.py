@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import CloisonError, Conflict, InvalidArgument, NotFound
+from cloison.errors import CloisonError, Conflict, InvalidArgument, NotFound, Unavailable
 from cloison.images.removal import ImageUse, Removal, familiar, in_use, repository, same_names, short
 from cloison.model.digest import is_digest
 from cloison.model.image import Image, ImageListing
@@ -67,7 +67,7 @@ class ImageStore:
         """Remove files that a crash kept from getting their names; the caller holds the lock, so nobody writes now."""
         for folder in (self._root, self._names, self._records):
             for name in _listdir(folder):
-                if name.endswith(".tmp"):
+                if name.endswith(".tmp") and not (folder == self._names and self._is_name(name)):
                     _unlink(f"{folder}/{name}")
 
     def ask_for_collection(self) -> None:
@@ -309,9 +309,19 @@ class ImageStore:
 
     def _all_names(self) -> Iterator[tuple[Reference, str]]:
         for name in _listdir(self._names):
-            value = None if name.endswith(".tmp") else _read_json(f"{self._names}/{name}")
+            value = None if name.endswith(".tmp") and not self._is_name(name) else _read_json(f"{self._names}/{name}")
             if value:
                 yield parse_reference(str(value["reference"])), str(value["image"])
+
+    def _is_name(self, file: str) -> bool:
+        """Whether it is whole: a tag may end as temporary files do."""
+        try:
+            value = _read_json(f"{self._names}/{file}")
+        except Unavailable:
+            return False
+        return (
+            value is not None and self._name_path(parse_reference(str(value["reference"]))) == f"{self._names}/{file}"
+        )
 
     def _write_record(self, image: Image) -> None:
         write_file(self._record_path(image.id), json.dumps(to_plain(image)), durable=True)
@@ -339,8 +349,6 @@ def _read_json(path: str) -> dict[str, object] | None:
     except OSError as err:
         raise disk_error(path, err) from err
     except ValueError as err:
-        from cloison.errors import Unavailable
-
         hint = "remove the file and pull the image again"
         raise Unavailable(f"cannot read {path}", why=f"damaged ({err})", hint=hint) from err
     return value

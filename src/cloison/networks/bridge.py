@@ -95,6 +95,7 @@ def sweep(settings: Settings, *, alive: Container[str]) -> int:
     ``alive`` is asked with ``in`` after the leases were read: an object that looks when it is asked is never fooled by
     a container that starts meanwhile; a set may be.
     """
+    host_ports.sweep_directories(settings)
     dead: dict[str, list[str]] = {}
     for address, owner in ipam.list_leases(settings).items():
         if owner not in alive:

@@ -82,6 +82,13 @@ def read_claim(settings: Settings, *, protocol: str, host_address: str, host_por
     )  # fmt: skip
 
 
+def sweep_directories(settings: Settings) -> None:
+    """Remove directories of addresses that nobody has claimed in: made by a claim that a crash cut short."""
+    for name in _listdir(f"{settings.run_root}/ports"):
+        if name.endswith(_AT):
+            _remove_directory(f"{settings.run_root}/ports/{name}")
+
+
 def list_claims(settings: Settings) -> list[Claim]:
     """Every claim there is."""
     found = []
@@ -185,8 +192,17 @@ def _write(path: str, target: str) -> None:
 def _remove(path: str, *, host_address: str) -> None:
     try:
         os.unlink(path)
-        if host_address not in ("", ANY):
-            os.rmdir(os.path.dirname(path))
+    except FileNotFoundError:
+        pass
+    except OSError as err:
+        raise disk_error(path, err) from err
+    if host_address not in ("", ANY):
+        _remove_directory(os.path.dirname(path))
+
+
+def _remove_directory(path: str) -> None:
+    try:
+        os.rmdir(path)
     except OSError as err:
         if err.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             raise disk_error(path, err) from err

@@ -183,6 +183,7 @@ class ContainerStore:
         """Remove name and record; the run directory goes by `forget_run`."""
         self.release_name(record.name, record.id)
         if not record.spec.auto_remove:
+            self.release_other_names(record)
             remove_tree(self.home_of(record))
 
     # -- names
@@ -196,7 +197,7 @@ class ContainerStore:
                 return
             except FileExistsError:
                 owner = self.owner_of(name)
-                if owner and (self._exists(owner) or self.operation_runs(owner)):
+                if owner and (self._is_called(owner, name) or self.operation_runs(owner)):
                     raise Conflict(
                         f'Conflict. The container name "/{name}" is already in use by container "{owner}"',
                         hint="remove or rename that container to be able to reuse the name",
@@ -217,6 +218,18 @@ class ContainerStore:
                 os.unlink(f"{self._names}/{name}")
             except FileNotFoundError:
                 pass
+
+    def release_other_names(self, record: ContainerRecord) -> None:
+        """Those that a rename left which was cut short."""
+        for name in os.listdir(self._names):
+            if name != record.name:
+                self.release_name(name, record.id)
+
+    def _is_called(self, container_id: str, name: str) -> bool:
+        try:
+            return self.load(container_id).name == name
+        except NotFound:
+            return False
 
     def _exists(self, container_id: str) -> bool:
         homes = (self._kept, self._transient)
