@@ -18,6 +18,7 @@ from cloison.__main__ import main
 from cloison.errors import Conflict, NotFound
 from cloison.model.container import ContainerRecord, ContainerSpec, ContainerState, ExecSpec, Stdio
 from cloison.model.image import Image, ImageConfig, ImageListing
+from cloison.model.reference import parse_reference
 
 SECOND = 1_000_000_000
 ID = "0123456789ab" + "c" * 52
@@ -192,7 +193,10 @@ class FakeImages:
     def tag(self, source: str, target: str) -> None:
         self.engine.calls.append(("tag", source, target))
 
-    def pull(self, text: str, *, platform: str, progress: Any) -> Image:
+    def full_name(self, text: str) -> str:
+        return parse_reference(text).canonical
+
+    def pull(self, text: str, *, platform: str, progress: Any, **_options: Any) -> Image:
         self.engine.calls.append(("pull", text, platform))
         progress.message("pulling")
         return self.engine.listings[0].image

@@ -41,6 +41,8 @@ class Roots:
         """What the command reads, on top of a plain environment."""
         plain = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
         own = {"CLOISON_DATA_ROOT": self.data_root, "CLOISON_RUN_ROOT": self.run_root}
+        # nobody's credentials and registries
+        own |= {"DOCKER_CONFIG": f"{self.data_root}/docker", "XDG_CONFIG_HOME": f"{self.data_root}/config"}
         if subnet := getattr(self, "subnet", ""):
             own["CLOISON_SUBNET"] = subnet
         return {**plain, **own, "PYTHONPATH": str(SOURCE), "TERM": "dumb"}

@@ -53,17 +53,32 @@ class Registry:
             raise AssertionError(f"skopeo failed: {done.stderr}")
 
 
+def htpasswd(path: Path, *, user: str, password: str) -> str:
+    """The line of a registry's configuration that wants this user's password."""
+    script = r'print shift, ":", crypt(shift, q($2y$05$abcdefghijklmnopqrstuu)), "\n"'
+    done = subprocess.run(["perl", "-e", script, user, password], check=True, capture_output=True)
+    path.write_bytes(done.stdout)
+    return f"auth: {{htpasswd: {{realm: test, path: {path}}}}}\n"
+
+
 def is_available() -> bool:
     return bool(shutil.which("docker-registry") and shutil.which("skopeo"))
 
 
 @contextmanager
-def running_registry(root: Path, *, auth: str = "") -> Iterator[Registry]:
-    """A registry that answers before this yields and is gone afterwards; ``auth`` is a line of its configuration."""
+def running_registry(
+    root: Path, *, auth: str = "", tls: tuple[Path, Path] | None = None, authority: Path | None = None
+) -> Iterator[Registry]:
+    """A registry that answers before this yields and is gone afterwards; ``auth`` is a line of its configuration.
+
+    ``tls`` is a certificate and its key; with ``authority`` it wants certificates of its clients, too.
+    """
     port = _free_port()
     root.mkdir(parents=True, exist_ok=True)
     config = root / "config.yml"
-    config.write_text(_CONFIG.format(root=root, port=port) + auth)
+    secure = f"  tls: {{certificate: {tls[0]}, key: {tls[1]}" if tls else ""
+    secure += (f", clientcas: [{authority}]" if authority else "") + ("}\n" if tls else "")
+    config.write_text(_CONFIG.format(root=root, port=port) + secure + auth)
     with open(root / "log", "wb") as log:
         # OTEL and friends in the environment change its behaviour: it gets none
         process = subprocess.Popen(
@@ -96,7 +111,7 @@ def _await_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
                 probe.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
-                if probe.recv(64).startswith((b"HTTP/1.0 200", b"HTTP/1.0 401")):
+                if probe.recv(64).startswith((b"HTTP/1.0 200", b"HTTP/1.0 401", b"HTTP/1.0 400")):
                     return
         except OSError:
             pass

@@ -31,14 +31,33 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 class Exchange:
     """One request, and the means to answer it. A client that hangs up is no error."""
 
-    def __init__(self, connection: socket.socket, head: bytes, stopped: threading.Event) -> None:
+    def __init__(self, connection: socket.socket, head: bytes, *, rest: bytes, stopped: threading.Event) -> None:
         self._connection = connection
+        self._rest = rest
         self._stopped = stopped
         lines = head.decode("latin-1").split("\r\n")
         self.method, self.target, _ = lines[0].split(" ", 2)
         self.path, _, self.query = self.target.partition("?")
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         self.keep_alive = False
+        self.content = b""  # of the request's body, as far as it was read
+
+    def read(self, size: int = -1) -> bytes:
+        """The request's body, or its next ``size`` bytes; less when the client went away."""
+        length = int(self.headers.get("content-length", "0"))
+        wanted = length if size < 0 else min(length, len(self.content) + size)
+        begin = len(self.content)
+        while len(self.content) < wanted:
+            piece = self._rest or self._connection.recv(65536)
+            if not piece:
+                break
+            self.content += piece[: wanted - len(self.content)]
+            self._rest = b""
+        return self.content[begin:]
+
+    @property
+    def is_read(self) -> bool:
+        return len(self.content) == int(self.headers.get("content-length", "0"))
 
     def send(self, data: bytes) -> bool:
         """Raw bytes; false when the client has gone."""
@@ -73,7 +92,7 @@ class Exchange:
 
 
 class ScriptedRegistry:
-    """Routes by path, in the order of ``on``; an unknown path is a 404. ``requests`` keeps what was asked."""
+    """Routes by ``METHOD path``, else by path; an unknown one is a 404. ``requests`` keeps what was asked."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -156,32 +175,34 @@ class ScriptedRegistry:
 
     def _converse(self, connection: socket.socket) -> None:
         while not self._stopped.is_set() and (head := _read_head(connection)):
-            exchange = Exchange(connection, head, self._stopped)
+            exchange = Exchange(connection, head[0], rest=head[1], stopped=self._stopped)
             self.requests.append(exchange)
-            handler = self.handlers.get(exchange.path)
+            handler = self.handlers.get(f"{exchange.method} {exchange.path}") or self.handlers.get(exchange.path)
             if handler is None:
+                exchange.read()
                 exchange.answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
             else:
                 handler(exchange)
-            if not exchange.keep_alive:
+            if not (exchange.keep_alive and exchange.is_read):
                 return
 
 
-def _read_head(connection: socket.socket) -> bytes:
-    """One request's head (our client sends no bodies); b"" when there is none."""
+def _read_head(connection: socket.socket) -> tuple[bytes, bytes] | None:
+    """One request's head, and what came with it of the body; None when there is none."""
     data = b""
     while b"\r\n\r\n" not in data:
         try:
             piece = connection.recv(4096)
         except OSError:
-            return b""
+            return None
         if not piece:
-            return b""
+            return None
         data += piece
         if data[0] == 0x16:  # a TLS handshake on a plain port: answered as most servers do
             connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server\n")
-            return b""
-    return data.partition(b"\r\n\r\n")[0]
+            return None
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -169,7 +169,7 @@ def test_a_realm_whose_name_resolves_inside_is_refused_before_a_connection(
     server.on("/v2/app/manifests/latest", lambda exchange: exchange.answer(401, www_authenticate=challenge))
     reference = parse_reference(f"registry.test:{server.port}/app")
     with RegistryClient(reference, settings=Settings(), limits=LIMITS, tls=certificate.client_context()) as client:
-        guard = client._transport._guard
+        guard = client.session.guard
         check = guard.check_address
 
         def seen_as_private(origin: object, numeric: str) -> None:

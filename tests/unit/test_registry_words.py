@@ -66,7 +66,8 @@ def test_no_token_answer_makes_anything_but_a_clean_error(body: bytes) -> None:
     ],
 )
 def test_a_token_comes_with_a_bounded_life(body: bytes, expected: tuple[str, float]) -> None:
-    assert parse_token(body) == expected
+    token = parse_token(body)
+    assert (token.bearer, token.life_s) == expected
 
 
 def test_credentials_never_show_their_password() -> None:

@@ -19,7 +19,8 @@ SECTIONS = (
         "run", "create", "start", "exec", "attach", "ps", "logs", "inspect", "stop", "kill", "restart", "pause",
         "unpause", "wait", "rename", "rm", "diff", "commit", "export",
     )),
-    ("Images", ("pull", "images", "rmi", "tag", "history", "save", "load", "import")),
+    ("Images", ("pull", "push", "images", "rmi", "tag", "history", "save", "load", "import")),
+    ("Registries", ("login", "logout", "list-tags")),
     ("The engine", ("explain", "version", "info")),
 )  # fmt: skip
 

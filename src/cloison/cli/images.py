@@ -1,9 +1,8 @@
-"""Verbs that change the images there are: ``pull rmi tag load import`` and ``image from-host``."""
+"""Verbs that change the images there are: ``rmi tag load import`` and ``image from-host``."""
 
 from __future__ import annotations
 
 import os
-import sys
 
 from cloison.cli import output
 from cloison.cli.parser import Flag, Verb
@@ -15,23 +14,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cloison.cli.call import Call
-
-_PLATFORM = Flag("--platform", "string", help="Set platform if server is multi-platform capable")
-
-
-def pull(call: Call) -> int:
-    """Progress and, at last, the full name, all on standard output."""
-    from cloison.cli.progress import progress_on
-    from cloison.model.reference import parse_reference
-
-    reference = parse_reference(call.words[0])
-    platform = call.text("platform") or call.environ.get("DOCKER_DEFAULT_PLATFORM", "")
-    with progress_on(sys.stdout, environ=call.environ, quiet=call.switch("quiet")) as progress:
-        if ":" not in call.words[0].rpartition("/")[2] and "@" not in call.words[0]:
-            progress.message("Using default tag: latest")
-        call.engine.images.pull(call.words[0], platform=platform, progress=progress)
-    output.say(reference.canonical)
-    return 0
 
 
 def remove(call: Call) -> int:
@@ -103,15 +85,6 @@ def _open(path: str) -> BinaryIO:
         raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
 
 
-PULL = Verb(
-    "pull", pull, summary="Download an image from a registry", usage="[OPTIONS] NAME[:TAG|@DIGEST]", least=1, most=1,
-    flags=(
-        Flag("--disable-content-trust", help="Skip image verification", hidden=True),
-        _PLATFORM,
-        Flag("-q, --quiet", help="Suppress verbose output"),
-    ),
-    later="a all-tags",
-)  # fmt: skip
 REMOVE = Verb(
     "rmi", remove, summary="Remove one or more images", usage="[OPTIONS] IMAGE [IMAGE...]", least=1,
     flags=(Flag("-f, --force", help="Force removal of the image"),), later="no-prune platform",

@@ -27,7 +27,8 @@ VERBS: Mapping[str, str] = {
     "export": "container_files EXPORT",
     "rename": "lifecycle RENAME",
     "rm": "lifecycle REMOVE",
-    "pull": "images PULL",
+    "pull": "push PULL",
+    "push": "push PUSH",
     "images": "image_list IMAGES",
     "rmi": "images REMOVE",
     "tag": "images TAG",
@@ -35,6 +36,9 @@ VERBS: Mapping[str, str] = {
     "save": "image_files SAVE",
     "load": "images LOAD",
     "import": "images IMPORT",
+    "login": "login LOGIN",
+    "logout": "login LOGOUT",
+    "list-tags": "registry LIST_TAGS",
     "explain": "explain EXPLAIN",
     "version": "system VERSION",
     "info": "system INFO",
@@ -53,7 +57,12 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "image": {
         "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
         "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "prune": "image-prune",
-        "pull": "pull", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag", "tree": "image-tree",
+        "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag",
+        "tree": "image-tree",
+    },
+    "registry": {
+        "catalog": "registry-catalog", "delete": "registry-delete", "login": "login", "logout": "logout",
+        "referrers": "registry-referrers", "tags": "registry-tags",
     },
     "system": {"check": "system-check", "df": "system-df", "info": "info", "prune": "system-prune"},
 }  # fmt: skip
@@ -70,16 +79,21 @@ GROUP_VERBS: Mapping[str, str] = {
     "system-check": "storage CHECK",
     "system-df": "storage DF",
     "system-prune": "prune SYSTEM",
+    "registry-catalog": "registry CATALOG",
+    "registry-delete": "registry DELETE",
+    "registry-referrers": "registry REFERRERS",
+    "registry-tags": "registry TAGS",
 }
 
 GROUP_SUMMARIES: Mapping[str, str] = {
     "container": "Manage containers",
     "image": "Manage images",
+    "registry": "Manage what registries hold",
     "system": "Manage the engine",
 }
 
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
-    "build builder buildx compose config context cp events login logout manifest network plugin port prune "
-    "push search secret service stack stats swarm top trust update volume".split()
+    "build builder buildx compose config context cp events manifest network plugin port prune search secret service "
+    "stack stats swarm top trust update volume".split()
 )

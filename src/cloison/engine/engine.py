@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cloison.engine.containers import Containers
     from cloison.engine.images import Images
     from cloison.engine.networks import Networks
+    from cloison.engine.registries import Registries
     from cloison.engine.system import System
 
 
@@ -36,6 +37,12 @@ class Engine:
         from cloison.engine.networks import Networks
 
         return Networks(self.settings)
+
+    @property
+    def registries(self) -> Registries:
+        from cloison.engine.registries import Registries
+
+        return Registries(self.settings)
 
     @property
     def system(self) -> System:

@@ -122,14 +122,22 @@ def removal_lines(removals: Sequence[Removal], *, settings: Settings) -> Sequenc
 
 
 def blobs_of(image: Image, blobs: Blobs) -> set[str]:
-    """Manifest, configuration, layers, and the indexes that the image was found through."""
-    digests = {image.id, image.digest, *(name.partition("@")[2] for name in image.repo_digests)}
+    """Configuration, manifest, layers; the indexes that the image was found through, and their members here."""
     from cloison.oci.image import Manifest, parse_manifest
 
-    try:
-        manifest = parse_manifest(blobs.read(image.digest))
-    except CloisonError:
-        return digests  # a damaged blob keeps nothing else alive
-    if isinstance(manifest, Manifest):
-        digests |= {layer.digest for layer in manifest.layers}
+    digests = {image.id}
+    todo = [image.digest, *(name.partition("@")[2] for name in image.repo_digests)]
+    while todo:
+        digest = todo.pop()
+        if digest in digests or not blobs.has(digest):
+            continue
+        digests.add(digest)
+        try:
+            document = parse_manifest(blobs.read(digest))
+        except CloisonError:
+            continue  # a damaged blob keeps nothing else alive
+        if isinstance(document, Manifest):
+            digests |= {document.config.digest, *(layer.digest for layer in document.layers)}
+        else:  # members for other platforms, where they were brought, too
+            todo += [member.digest for member in document.manifests]
     return digests

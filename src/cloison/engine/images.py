@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from cloison.archive.decompress import Readable
     from cloison.archive.writer import Writable
     from cloison.engine.pruning import PruneFilter
+    from cloison.engine.pushing import Pusher
     from cloison.images.progress import Progress
     from cloison.images.removal import Removal
     from cloison.model.image import FileChange, HistoryEntry, Image, ImageListing
-    from cloison.model.settings import Settings
+    from cloison.model.settings import Access, Settings
     from cloison.model.usage import Pruned
     from cloison.store.blobs import Blobs
     from cloison.store.locks import Lock
@@ -41,12 +42,36 @@ class Images:
     def find(self, text: str) -> Image:
         """Raises: NotFound, Conflict (ambiguous id), InvalidArgument."""
         self._open()
-        return self._store.find(text)
+        return self._find(text)
+
+    def _find(self, text: str) -> Image:
+        try:
+            return self._store.find(text)
+        except NotFound:
+            from cloison.engine.naming import other_names
+
+            for name in other_names(self._settings, text):
+                try:
+                    return self._store.find(name)
+                except NotFound:
+                    continue
+            raise
 
     def list(self) -> Sequence[ImageListing]:
         """One entry a reference, one a dangling image; newest first."""
         self._open()
         return self._store.list()
+
+    def full_name(self, text: str) -> str:
+        """The whole reference that the words mean here: a short name may be an alias. Raises: InvalidArgument."""
+        from cloison.engine.naming import other_names
+
+        try:
+            self._store.find(text)
+        except NotFound:
+            for name in other_names(self._settings, text):
+                return name
+        return parse_reference(text).canonical
 
     def references_of(self, image: Image) -> Sequence[str]:
         """The image's names as people type them."""
@@ -92,7 +117,7 @@ class Images:
 
     def _present(self, text: str, platform: str) -> Image | None:
         try:
-            image = self._store.find(text)
+            image = self._find(text)
         except NotFound:
             return None
         if not platform:
@@ -143,31 +168,52 @@ class Images:
 
     # -- bringing
 
-    def pull(self, text: str, *, platform: str = "", progress: Progress | None = None) -> Image:
-        """Fetch from the registry that the reference names, and unpack.
+    def pull(
+        self, text: str, *, platform: str = "", every_platform: bool = False, access: Access | None = None,
+        progress: Progress | None = None,
+    ) -> Image:  # fmt: skip
+        """Fetch from the registry that the reference names, and unpack; one HEAD when nothing has changed there.
 
-        Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument; nothing is visible then.
+        ``every_platform`` brings the blobs of all, and unpacks those of ``platform``. Raises: NotFound, Denied,
+        Unavailable, Unsupported, InvalidArgument; nothing is visible then.
         """
         from cloison.engine.bringing import Bringing
-        from cloison.images.layout import StoredImage
-        from cloison.images.progress import NoProgress
-        from cloison.images.pull import fetch
+        from cloison.engine.pulling import Puller
 
-        reference = parse_reference(text)
-        news = progress or NoProgress()
+        self._open()
+        puller = Puller(self._settings, store=self._store, blobs=self._blobs, access=access, progress=progress)
+        current = None if every_platform else puller.current(text, platform=platform)
+        if current is not None:
+            puller.tell(same=True)
+            return current
         with Bringing(self._settings, resumable=True) as bringing:
-            before = self._present(reference.canonical, "")
-            fetched = fetch(reference, blobs=bringing.blobs, settings=self._settings, platform=platform, progress=news)
-            stored = StoredImage(
-                manifest_digest=fetched.manifest_digest, config_digest=fetched.config_digest, config=fetched.config,
-                layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
-            )  # fmt: skip
-            name = reference.canonical_name
-            image = bringing.publish(stored, progress=news, repo_digests=(f"{name}@{fetched.digest}",))
-        news.message(f"Digest: {fetched.digest}")
-        same = before is not None and before.id == image.id
-        news.message(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {reference.familiar}")
+            before = puller.before(text)
+            stored, names = puller.fetch(text, platform=platform, every_platform=every_platform)
+            image = bringing.publish(stored, progress=puller.progress, repo_digests=names)
+        puller.tell(same=before == image.id)
         return image
+
+    def push(
+        self, text: str, *, target: str = "", platform: str = "", access: Access | None = None,
+        progress: Progress | None = None,
+    ) -> str:  # fmt: skip
+        """Push an image under its name, or to ``target``; the digest that the registry knows it by.
+
+        Raises: NotFound, Denied, Unavailable, InvalidArgument.
+        """
+        with self._store.incoming():  # nothing is collected meanwhile
+            return self._pusher(access, progress).push(text, target=target, platform=platform)
+
+    def push_tags(self, text: str, *, access: Access | None = None, progress: Progress | None = None) -> Sequence[str]:
+        """Push all names of a repository; their digests."""
+        pusher = self._pusher(access, progress)
+        return [self.push(name, access=access, progress=progress) for name in pusher.tags(text)]
+
+    def _pusher(self, access: Access | None, progress: Progress | None) -> Pusher:
+        from cloison.engine.pushing import Pusher
+
+        self._open()
+        return Pusher(self._settings, store=self._store, blobs=self._blobs, access=access, progress=progress)
 
     def load(self, stream: Readable) -> Sequence[str]:
         """Images of a docker-archive or an OCI layout in a tar stream; their names, or the id of one without any.

@@ -6,20 +6,23 @@ import threading
 from functools import partial
 
 from cloison.errors import InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.images.copy_places import RegistrySource
+from cloison.images.copying import Contents, look, short
 from cloison.images.crew import Crew
+from cloison.images.mirrors import Mirrored
+from cloison.images.reach import Reach
 from cloison.model.record import Record
 from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, parse_config, parse_manifest
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
-from cloison.registry.client import RegistryClient
 from cloison.registry.platforms import choose, parse_platform, render_platform, runs_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
 
     from cloison.images.progress import Progress
     from cloison.model.reference import Reference
-    from cloison.model.settings import Settings
+    from cloison.model.settings import Access, Settings
     from cloison.oci.image import ConfigDocument, Descriptor, Manifest
     from cloison.registry.budget import Limits
     from cloison.registry.client import ManifestAnswer
@@ -52,6 +55,8 @@ def fetch(
     platform: str = "",
     progress: Progress,
     limits: Limits | None = None,
+    access: Access | None = None,
+    every_platform: bool = False,
 ) -> Fetched:
     """Bring what is missing of ``reference``'s image for ``platform`` ("" is this machine) into ``blobs``.
 
@@ -59,7 +64,8 @@ def fetch(
     leaves what was complete.  Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument.
     """
     wanted = parse_platform(platform)
-    with RegistryClient(reference, settings=settings, limits=limits) as client:
+    reach = Reach(settings, access=access, warn=progress.message, limits=limits)
+    with Mirrored(reach.readers(reference), say=progress.message) as client:
         top = client.manifest(reference)
         progress.message(f"{reference.digest or reference.tag}: Pulling from {reference.path}")
         answers, manifest = [top], parse_manifest(top.body, media_type=top.media_type)
@@ -71,9 +77,14 @@ def fetch(
             )
             manifest = parse_manifest(answers[-1].body, media_type=answers[-1].media_type)
         _check_manifest(manifest, reference)
-        _bring(
-            client, [manifest.config, *manifest.layers], blobs=blobs, progress=progress, quiet=manifest.config.digest
-        )
+        others = Contents(manifests=(), blobs=())
+        if every_platform:
+            others = look(RegistrySource(reference, client), name=reference.familiar, every_platform=True)
+        quiet = {manifest.config.digest, *others.configs}
+        wanted_blobs = [manifest.config, *manifest.layers, *others.blobs]
+        _bring(client, wanted_blobs, blobs=blobs, progress=progress, quiet=quiet)
+        if client.rate_limit:
+            progress.message(f"Rate limit: {client.rate_limit}")
     config = blobs.read(manifest.config.digest, MAX_DOCUMENT_BYTES)
     document = parse_config(config)
     if len(document.diff_ids) != len(manifest.layers):
@@ -81,7 +92,7 @@ def fetch(
             f"cannot pull {reference.familiar}", why="its configuration and its manifest differ in layers"
         )
     _check_platform(document, wanted, reference, asked=bool(platform), progress=progress)
-    for answer in answers:
+    for answer in (*answers, *others.manifests):
         blobs.add_bytes(answer.body, digest=answer.digest)
     return Fetched(
         digest=top.digest, manifest_digest=answers[-1].digest, config=config, config_digest=manifest.config.digest,
@@ -89,7 +100,7 @@ def fetch(
     )  # fmt: skip
 
 
-def _fetch_manifest(client: RegistryClient, reference: Reference, descriptor: Descriptor) -> ManifestAnswer:
+def _fetch_manifest(client: Mirrored, reference: Reference, descriptor: Descriptor) -> ManifestAnswer:
     """A member of an index: digest, size and media type must be what the index says."""
     answer = client.manifest(reference.replace(tag="", digest=descriptor.digest))
     if len(answer.body) != descriptor.size:
@@ -138,7 +149,7 @@ def _check_platform(
 
 
 def _bring(
-    client: RegistryClient, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress, quiet: str
+    client: Mirrored, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress, quiet: Set[str]
 ) -> None:
     """All of these blobs, each once, a few at a time; the first failure ends the rest and is raised."""
     unique = {descriptor.digest: descriptor for descriptor in descriptors}
@@ -150,7 +161,7 @@ def _bring(
 class _Fetcher:
     """Brings one blob after the other; several threads use one."""
 
-    def __init__(self, client: RegistryClient, *, blobs: Blobs, progress: Progress, quiet: str) -> None:
+    def __init__(self, client: Mirrored, *, blobs: Blobs, progress: Progress, quiet: Set[str]) -> None:
         self._client = client
         self._blobs = blobs
         self._progress = progress
@@ -169,7 +180,7 @@ class _Fetcher:
                 return self._blobs.claim(descriptor.digest, wait=False)
             except BlockingIOError:
                 pass
-            if not waits and descriptor.digest != self._quiet:
+            if not waits and descriptor.digest not in self._quiet:
                 self._progress.start(short(descriptor.digest), descriptor.size, "Waiting")
             waits = True
             if self._stopped.wait(_LOOK_AGAIN_S):
@@ -182,7 +193,7 @@ class _Fetcher:
 
     def _fetch(self, descriptor: Descriptor) -> None:
         item = short(descriptor.digest)
-        shown = descriptor.digest != self._quiet
+        shown = descriptor.digest not in self._quiet
         if self._is_there(descriptor):
             if shown:
                 self._progress.finish(item, "Already exists")
@@ -200,8 +211,3 @@ class _Fetcher:
     def _is_there(self, descriptor: Descriptor) -> bool:
         # when sizes differ, the file or the descriptor is wrong: fetching again mends the one and tells the other
         return self._blobs.has(descriptor.digest) and self._blobs.size(descriptor.digest) == descriptor.size
-
-
-def short(digest: str) -> str:
-    """The first 12 hex digits, as progress shows a layer."""
-    return digest.partition(":")[2][:12]

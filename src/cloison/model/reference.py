@@ -54,15 +54,16 @@ class Reference(Record):
     @property
     def familiar(self) -> str:
         """``debian:bookworm``."""
-        return self.familiar_name + self._suffix
+        return self.familiar_name + self.suffix
 
     @property
     def canonical(self) -> str:
         """``docker.io/library/debian:bookworm``."""
-        return self.canonical_name + self._suffix
+        return self.canonical_name + self.suffix
 
     @property
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
+        """``:bookworm``, ``@sha256:…``, or both."""
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
@@ -93,10 +94,20 @@ def parse_reference(text: str) -> Reference:
     return Reference(domain=domain, path=path, tag=tag, digest=digest)
 
 
+def is_short(text: str) -> bool:
+    """Whether a reference names no registry: which one is meant, configuration may say."""
+    first, slash, _ = text.partition("/")
+    return not slash or not _is_registry(first)
+
+
+def _is_registry(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first.lower() != first
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     """Domain and the rest, by docker's rule: a domain has ``.``, ``:`` or upper case, or is localhost."""
     first, slash, rest = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost" or first.lower() != first):
+    if not slash or not _is_registry(first):
         first, rest = DEFAULT_DOMAIN, name
     if first == _LEGACY_DOMAIN:
         first = DEFAULT_DOMAIN

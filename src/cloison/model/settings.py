@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from cloison.model.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DEFAULT_DATA_ROOT = "/var/lib/cloison"
 DEFAULT_RUN_ROOT = "/run/cloison"
 
@@ -21,6 +25,12 @@ class Settings(Record):
     no_proxy: str = ""  # hosts and domain suffixes, comma-separated, or "*"
     keep_storage_bytes: int = 0  # images that nobody uses go, the longest unused first, above this; 0 is no budget
     debug: bool = False
+    # Where registries' credentials, certificates and mirrors are looked for; as they stand, nowhere
+    environ: Mapping[str, str] = {}  # of the caller: HOME, XDG_…, DOCKER_CONFIG, and what credential helpers get
+    etc: str = ""  # "/etc"
+
+    def __repr__(self) -> str:
+        return f"Settings({self.data_root!r}, {self.run_root!r})"  # the environment holds secrets
 
     @property
     def bridge(self) -> str:
@@ -48,7 +58,7 @@ def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str 
         keep_storage_bytes=_size(environ, "CLOISON_KEEP_STORAGE"), debug=bool(environ.get("CLOISON_DEBUG")),
         http_proxy=environ.get("http_proxy") or environ.get("HTTP_PROXY", ""),
         https_proxy=environ.get("https_proxy") or environ.get("HTTPS_PROXY", ""),
-        no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY", ""),
+        no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY", ""), environ=environ, etc="/etc",
     )  # fmt: skip
 
 
@@ -74,3 +84,18 @@ def _instance(run_root: str) -> str:
     for byte in run_root.encode():
         digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
     return f"cloison-{digest & 0xFFFFFF:06x}"
+
+
+class Access(Record):
+    """How one call reaches a registry, where it differs from what the environment and the files of tools say."""
+
+    username: str = ""
+    password: str = ""
+    auth_file: str = ""  # this file of credentials and no other
+    cert_dir: str = ""  # *.crt, *.cert and *.key, in place of certs.d
+    tls_verify: bool | None = (
+        None  # False: no certificate is checked, and plain HTTP will do; True: TLS on loopback, too
+    )
+
+    def __repr__(self) -> str:
+        return "Access(…)"

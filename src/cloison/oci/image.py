@@ -45,6 +45,7 @@ class Platform(Record):
     os: str
     variant: str = ""
     os_version: str = ""
+    os_features: tuple[str, ...] = ()
 
 
 class Descriptor(Record):
@@ -55,6 +56,7 @@ class Descriptor(Record):
     size: int
     platform: Platform | None = None
     annotations: Mapping[str, str] = {}
+    artifact_type: str = ""
 
     NESTED: ClassVar[Mapping[str, Any]] = {"platform": Platform}
 
@@ -129,7 +131,7 @@ def _parse_descriptor(fields: Fields) -> Descriptor:
     return Descriptor(
         media_type=fields.text("mediaType", default=""), digest=parse_digest(fields.text("digest")),
         size=fields.number("size"), platform=_parse_platform(platform) if platform else None,
-        annotations=fields.text_map("annotations"),
+        annotations=fields.text_map("annotations"), artifact_type=fields.text("artifactType", default=""),
     )  # fmt: skip
 
 
@@ -137,6 +139,7 @@ def _parse_platform(fields: Fields) -> Platform:
     return Platform(
         architecture=fields.text("architecture", default=""), os=fields.text("os", default=""),
         variant=fields.text("variant", default=""), os_version=fields.text("os.version", default=""),
+        os_features=fields.texts("os.features"),
     )  # fmt: skip
 
 
@@ -154,6 +157,24 @@ def parse_config(data: bytes) -> ConfigDocument:
         architecture=fields.text("architecture", default=""), os=fields.text("os", default="linux"),
         variant=fields.text("variant", default=""), created=fields.text("created", default=""),
         author=fields.text("author", default=""), diff_ids=diff_ids, config=_parse_run_config(fields.inner("config")),
+    )  # fmt: skip
+
+
+def parse_subject(data: bytes) -> Descriptor | None:
+    """What a manifest or an index refers to, if it does (manifest.md, "subject"). Raises: InvalidArgument."""
+    fields = parse_document(data, document="manifest")
+    return _parse_descriptor(fields.inner("subject")) if fields.has("subject") else None
+
+
+def parse_artifact(data: bytes, *, media_type: str) -> Descriptor:
+    """A manifest's descriptor as a list of referrers has it, with its type (or its configuration's) and annotations."""
+    fields = parse_document(data, document="manifest")
+    kind = fields.text("artifactType", default="")
+    if not kind and fields.has("config"):
+        kind = fields.inner("config").text("mediaType", default="")
+    return Descriptor(
+        media_type=media_type, digest="sha256:" + hashlib.sha256(data).hexdigest(), size=len(data),
+        annotations=fields.text_map("annotations"), artifact_type=kind,
     )  # fmt: skip
 
 
@@ -205,8 +226,31 @@ def render_manifest(manifest: Manifest) -> bytes:
     )
 
 
+def render_index(index: Index) -> bytes:
+    """An index that we make; canonical, as a manifest."""
+    value: dict[str, object] = {"schemaVersion": 2, "mediaType": index.media_type}
+    return render_document({**value, "manifests": [_plain_descriptor(item) for item in index.manifests]})
+
+
 def _plain_descriptor(descriptor: Descriptor) -> dict[str, object]:
-    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+    value: dict[str, object] = {
+        "mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size,
+    }  # fmt: skip
+    if descriptor.platform is not None:
+        value["platform"] = _plain_platform(descriptor.platform)
+    if descriptor.annotations:
+        value["annotations"] = dict(descriptor.annotations)
+    if descriptor.artifact_type:
+        value["artifactType"] = descriptor.artifact_type
+    return value
+
+
+def _plain_platform(platform: Platform) -> dict[str, object]:
+    value = {
+        "architecture": platform.architecture, "os": platform.os, "variant": platform.variant,
+        "os.version": platform.os_version, "os.features": list(platform.os_features),
+    }  # fmt: skip
+    return {key: item for key, item in value.items() if item or key in ("architecture", "os")}
 
 
 def render_document(value: object) -> bytes:

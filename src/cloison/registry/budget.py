@@ -38,6 +38,14 @@ class TransferBroken(Unavailable):
     """A transfer that may succeed when it is tried again."""
 
 
+class Unreachable(Unavailable):
+    """Nobody takes the connection."""
+
+
+class NoTls(Unavailable):
+    """Whoever takes it does not speak TLS."""
+
+
 class Meter:
     """Counts the bytes and the waiting of one answer against its limits."""
 
@@ -54,6 +62,10 @@ class Meter:
 
     def head_done(self) -> None:
         self._in_head = False
+
+    def restart(self) -> None:
+        """The answer's patience begins now: sending the body does not count."""
+        self._head_deadline = self.clock() + self._limits.head_timeout_s
 
     def patience_s(self) -> float:
         """Seconds that the next read may wait. Raises: TransferBroken when the server has used them up."""

@@ -1,4 +1,4 @@
-"""The distribution specification, the pulling half: manifests and blobs of one repository.
+"""The distribution specification, the reading half: manifests and blobs of one repository.
 
 Manifests are verified here. A blob's bytes are handed on as they come: the store hashes them while it writes.
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 
-from cloison.errors import CloisonError, Denied, InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.errors import InvalidArgument, Unavailable, Unsupported
 from cloison.model.digest import is_digest
 from cloison.model.record import Record
 from cloison.oci.image import INDEX_TYPES, MANIFEST_TYPES
-from cloison.oci.strict import MAX_DOCUMENT_BYTES, parse_document
-from cloison.registry.auth import Authenticator
+from cloison.oci.strict import MAX_DOCUMENT_BYTES
 from cloison.registry.budget import Limits, TransferBroken
-from cloison.registry.origin import Guard, printable, registry_origin
-from cloison.registry.transport import Transport, proxies_from
+from cloison.registry.origin import printable
+from cloison.registry.session import Endpoint, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from cloison.model.reference import Reference
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from cloison.registry.transport import Response
 
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES)
-_MAX_ERROR_BYTES = 16 << 10
 _CHUNK_BYTES = 256 << 10
 
 
@@ -42,20 +40,28 @@ class ManifestAnswer(Record):
     digest: str
 
 
+def repository_scope(path: str, actions: str) -> str:
+    """What a token for ``actions`` ("pull", "pull,push") on one repository is asked for with (scope.md)."""
+    return f"repository:{path}:{actions}"
+
+
 class RegistryClient:
-    """One repository of one registry; thread-safe; a context manager."""
+    """One repository of one registry, for reading; thread-safe; a context manager."""
 
     def __init__(
         self, reference: Reference, *, settings: Settings, credentials: Credentials | None = None,
-        limits: Limits | None = None, tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None, tls: ssl.SSLContext | None = None, endpoint: Endpoint | None = None,
+        actions: str = "pull", mounts: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self._reference = reference
+        """``actions`` are asked for on this repository, pulling on those of ``mounts`` (paths on the same registry)."""
         self._limits = limits or Limits()
-        self._origin = registry_origin(reference.domain, settings.insecure_registries)
-        guard = Guard(self._origin, insecure=settings.insecure_registries)
-        self._transport = Transport(guard, limits=self._limits, proxies=proxies_from(settings), tls=tls)
-        self._auth = Authenticator(self._transport, guard, credentials=credentials)
-        self._scope = f"repository:{reference.path}:pull"
+        self.reference = reference
+        self.endpoint = endpoint or Endpoint(domain=reference.domain, path=reference.path)
+        scopes = [repository_scope(self.endpoint.path, actions), *(repository_scope(path, "pull") for path in mounts)]
+        self.session = Session(
+            self.endpoint, settings=settings, scope=" ".join(scopes),
+            credentials=credentials, limits=self._limits, tls=tls,
+        )  # fmt: skip
 
     def manifest(self, reference: Reference) -> ManifestAnswer:
         """What ``reference`` names in this repository; its digest wins over its tag.
@@ -64,17 +70,28 @@ class RegistryClient:
         """
         name = reference.digest or reference.tag
         with self._get(f"manifests/{name}", {"Accept": _ACCEPT}, body_bytes=MAX_DOCUMENT_BYTES) as response:
-            self._check_status(response, (200,), missing=f"manifest for {reference.familiar} not found")
+            self.session.check(response, 200, missing=f"manifest for {reference.familiar} not found")
             body = response.read(MAX_DOCUMENT_BYTES)
         digest = _verified_digest(body, reference, announced=response.headers.get("docker-content-digest", ""))
         return ManifestAnswer(media_type=_media_type(response, reference), body=body, digest=digest)
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, exactly ``descriptor.size`` of them, not yet verified; resumed where the transfer broke.
+    def digest(self, reference: Reference) -> str:
+        """What ``reference`` names now, as the registry says it in one HEAD; "" when it does not say.
+
+        Raises: as `manifest`.
+        """
+        name = reference.digest or reference.tag
+        with self._get(f"manifests/{name}", {"Accept": _ACCEPT}, body_bytes=0, method="HEAD") as response:
+            self.session.check(response, 200, missing=f"manifest for {reference.familiar} not found")
+            digest = response.headers.get("docker-content-digest", "")
+        return digest if is_digest(digest) else ""
+
+    def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from ``offset`` to its end, not yet verified; resumed where the transfer broke.
 
         Raises: NotFound, Denied, Unavailable; InvalidArgument when the registry's idea of the size is another one.
         """
-        offset, breaks = 0, 0
+        breaks = 0
         while True:
             try:
                 for chunk in self._blob_from(descriptor, offset):
@@ -87,15 +104,14 @@ class RegistryClient:
                 breaks += 1
                 if breaks > self._limits.resumes:
                     raise
-                self._transport.pause(min(self._limits.backoff_s * 2 ** (breaks - 1), self._limits.retry_after_max_s))
+                self.session.pause(min(self._limits.backoff_s * 2 ** (breaks - 1), self._limits.retry_after_max_s))
 
     def _blob_from(self, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         remaining = descriptor.size - offset
         with self._open_blob(descriptor, headers) as response:
-            self._check_status(
-                response, (200, 206) if offset else (200,), missing=f"blob {descriptor.digest} not found"
-            )
+            good = (200, 206) if headers else (200,)
+            self.session.check(response, *good, missing=f"blob {descriptor.digest} not found")
             skip = _check_range(response, descriptor, offset=offset)
             while chunk := response.read_some(_CHUNK_BYTES):
                 fresh, skip = chunk[skip:], max(0, skip - len(chunk))
@@ -116,7 +132,7 @@ class RegistryClient:
 
     def abort(self) -> None:
         """End all transfers, from any thread."""
-        self._transport.abort()
+        self.session.abort()
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -124,53 +140,11 @@ class RegistryClient:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._transport.close()
+        self.session.close()
 
-    def _get(self, resource: str, headers: Mapping[str, str], *, body_bytes: int) -> Response:
-        """GET below this repository, with a token when the registry asks for one."""
-        url = f"{self._origin.url}/v2/{self._reference.path}/{resource}"
-        for _ in range(2):
-            authorization = self._auth.headers(self._scope)
-            response = self._transport.get(url, headers={**headers, **authorization}, body_bytes=body_bytes)
-            # a 401 from where we were redirected to is not the registry's, and gets no token
-            if response.status != 401 or response.origin != self._origin:
-                return response
-            with response:
-                challenge = response.headers.get("www-authenticate", "")
-            self._auth.answer(challenge, scope=self._scope, refused=authorization)
-        raise self._denied(response, why="it refuses the token that it asked for")
-
-    def _check_status(self, response: Response, good: tuple[int, ...], *, missing: str) -> None:
-        if response.status in good:
-            return
-        why = _error_text(response)
-        if response.status == 404:
-            raise NotFound(missing, why=why, hint="check the name and the tag; a private image needs a login")
-        if response.status in (401, 403):
-            raise self._denied(response, why=why or f"status {response.status}")
-        if response.status == 429:
-            raise Unavailable(
-                f"registry {self._origin.authority} limits the rate of requests", why=why, hint="try again later"
-            )
-        raise Unavailable(f"registry {self._origin.authority} answers with status {response.status}", why=why)
-
-    def _denied(self, response: Response, *, why: str) -> Denied:
-        return Denied(
-            f"registry {response.origin.authority} denies access to {self._reference.familiar_name}", why=why,
-            hint="the image may be private, or not exist; cloison cannot log in to registries yet",
-        )  # fmt: skip
-
-
-def _error_text(response: Response) -> str:
-    """The registry's own words (distribution-spec, "Error Codes"), made harmless; "" when it has none."""
-    try:
-        errors = parse_document(response.read(_MAX_ERROR_BYTES), document="error").objects(
-            "errors", lambda error: (error.text("code", default=""), error.text("message", default="")), limit=100
-        )
-    except CloisonError:
-        return ""
-    code, message = errors[0] if errors else ("", "")
-    return printable(message or code.lower().replace("_", " "))
+    def _get(self, resource: str, headers: Mapping[str, str], *, body_bytes: int, method: str = "GET") -> Response:
+        resource = f"{self.endpoint.path}/{resource}"
+        return self.session.get(resource, headers, body_bytes=body_bytes, method=method)
 
 
 def _media_type(response: Response, reference: Reference) -> str:

@@ -13,7 +13,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import make_headers
 
 from cloison.errors import InvalidArgument, Unavailable, Unsupported
-from cloison.registry.budget import CurrentMeter, Meter, MeteredReader, TransferBroken
+from cloison.registry.budget import CurrentMeter, Meter, MeteredReader, NoTls, TransferBroken, Unreachable
 from cloison.registry.origin import Origin, printable
 
 TYPE_CHECKING = False
@@ -133,11 +133,11 @@ def _resolve(origin: Origin, peer: str) -> list[tuple[socket.AddressFamily, tupl
     return [(family, (str(address[0]), *address[1:])) for family, _, _, _, address in found[:_MAX_ADDRESSES]]
 
 
-def _unreachable(peer: str, err: OSError, *, timeout_s: float) -> Unavailable:
+def _unreachable(peer: str, err: OSError, *, timeout_s: float) -> Unreachable:
     what = f"cannot reach {peer}"
     if isinstance(err, TimeoutError):
-        return Unavailable(what, why=f"no connection in {timeout_s:g} s")
-    return Unavailable(what, why=os.strerror(err.errno).lower() if err.errno else "it has no address")
+        return Unreachable(what, why=f"no connection in {timeout_s:g} s")
+    return Unreachable(what, why=os.strerror(err.errno).lower() if err.errno else "it has no address")
 
 
 def explain(err: Exception, origin: Origin) -> Unavailable:
@@ -149,12 +149,16 @@ def explain(err: Exception, origin: Origin) -> Unavailable:
     causes = list(_causes(err))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return Unavailable(f"cannot trust {registry}", why=f"its certificate fails: {cause.verify_message}")
+            return Unavailable(
+                f"cannot trust {registry}",
+                why=f"its certificate fails: {cause.verify_message}",
+                hint=f"put its authority's certificate into /etc/containers/certs.d/{origin.authority}/ca.crt",
+            )
         if isinstance(cause, ssl.SSLEOFError):
             return TransferBroken(f"the connection to {registry} broke off", why="TLS ended early")
         if isinstance(cause, ssl.SSLError):
             hint = f"if plain HTTP is meant, list it: CLOISON_INSECURE_REGISTRIES={origin.authority}"
-            return Unavailable(
+            return NoTls(
                 f"cannot speak TLS with {registry}", why=(cause.reason or "").lower().replace("_", " "), hint=hint
             )
         if isinstance(cause, TimeoutError):

@@ -16,14 +16,14 @@ from cloison.registry.origin import Guard, Origin, is_loopback_name, origin_of, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    import ssl
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Final
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
     from cloison.model.settings import Settings
+    from cloison.registry.tls import Trust
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _PASSING: Final = (429, 502, 503, 504)
@@ -53,6 +53,22 @@ def proxies_from(settings: Settings) -> Proxies:
 def _excludes(rule: str, origin: Origin) -> bool:
     suffix = rule.lstrip("*").lstrip(".")
     return not suffix or origin.host == suffix or origin.host.endswith("." + suffix) or origin.authority == suffix
+
+
+class Body:
+    """A request's body in pieces, of known size; it can be sent once."""
+
+    def __init__(self, pieces: Iterable[bytes], *, size: int) -> None:
+        self.pieces = pieces
+        self.size = size
+
+
+class _Request(Record):
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    answer_bytes: int
+    body: bytes | Body = b""
 
 
 class Response:
@@ -114,49 +130,64 @@ class Transport:
         *,
         limits: Limits | None = None,
         proxies: Proxies | None = None,
-        tls: ssl.SSLContext | None = None,
+        trust: Trust | None = None,
     ) -> None:
+        from cloison.registry.tls import Trust
+
         self._guard = guard
         self._limits = limits or Limits()
         self._proxies = proxies or Proxies()
-        self._tls = tls
-        self._pools: dict[str, PoolManager] = {}
+        self._trust = trust or Trust(guard.home.host)
+        self._pools: dict[tuple[str, bool], PoolManager] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._open: set[Response] = set()
         self._current = CurrentMeter()
 
-    def get(self, url: str, *, headers: Mapping[str, str], body_bytes: int, what: str = "redirect") -> Response:
-        """GET ``url``; redirects are followed, passing failures retried. The caller looks at the status and closes.
+    def get(
+        self, url: str, *, headers: Mapping[str, str], body_bytes: int, method: str = "GET", what: str = "redirect"
+    ) -> Response:
+        """GET or HEAD; redirects are followed, passing failures retried. The caller looks at the status and closes.
 
         body_bytes is the longest good body. Raises: Unavailable, TransferBroken, Denied (it leads where it may not).
         """
         origin = origin_of(url)
-        sent = {**_IDENTITY, **headers}
+        request = _Request(method=method, url=url, headers={**_IDENTITY, **headers}, answer_bytes=body_bytes)
         for _ in range(self._limits.redirects + 1):
-            response = self._patiently(url, origin, headers=sent, body_bytes=body_bytes)
+            response = self._patiently(request, origin)
             if response.status not in _REDIRECTS:
                 return response
             with response:
                 location = response.headers.get("location", "")
             if not location:
                 raise Unavailable(f"registry {origin.authority} redirects to nowhere")
-            url = resolve(url, location)
-            target = origin_of(url)
+            request = request.replace(url=resolve(request.url, location))
+            target = origin_of(request.url)
             self._guard.check_lead(origin, target, what=what)
             if target != origin:
-                sent = {name: value for name, value in sent.items() if name.lower() not in _SECRET_HEADERS}
+                request = request.replace(headers=_without_secrets(request.headers))
             origin = target
         raise Unavailable(f"registry {self._guard.home.authority} redirects more than {self._limits.redirects} times")
 
-    def get_direct(self, url: str, *, headers: Mapping[str, str], body_bytes: int) -> Response:
-        """GET without following redirects, for token services: who gets a secret does not send it on."""
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | Body = b"",
+        answer_bytes: int = 64 << 10, peer: str = "registry",
+    ) -> Response:  # fmt: skip
+        """One request that goes where it is sent or nowhere: token services, and whatever changes a registry.
+
+        A body of bytes is sent again after failures that pass; a `Body` is sent once, and its sender resumes it.
+        Raises: Unavailable, TransferBroken, Denied (it redirects).
+        """
         origin = origin_of(url)
-        response = self._patiently(url, origin, headers={**_IDENTITY, **headers}, body_bytes=body_bytes)
+        request = _Request(
+            method=method, url=url, headers={**_IDENTITY, **headers}, body=body, answer_bytes=answer_bytes
+        )
+        response = self._patiently(request, origin)
         if response.status in _REDIRECTS:
             response.close()
             raise Denied(
-                f"refused a redirect of the token service {origin.authority}", why="tokens are asked for directly"
+                f"refused a redirect of the {peer} {origin.authority}",
+                why="what carries a secret or a content goes where it was meant to go",
             )
         return response
 
@@ -179,13 +210,14 @@ class Transport:
         if self._stopped.wait(seconds):
             raise Unavailable("the transfer was cancelled")
 
-    def _patiently(self, url: str, origin: Origin, *, headers: Mapping[str, str], body_bytes: int) -> Response:
+    def _patiently(self, request: _Request, origin: Origin) -> Response:
         """One request, sent again after failures that pass: broken connections, 429 and gateway errors."""
         delay_s = self._limits.backoff_s
-        for attempt in range(1, self._limits.attempts + 1):
-            last = attempt == self._limits.attempts
+        attempts = 1 if isinstance(request.body, Body) else self._limits.attempts
+        for attempt in range(1, attempts + 1):
+            last = attempt == attempts
             try:
-                response = self._once(url, origin, headers=headers, body_bytes=body_bytes)
+                response = self._once(request, origin)
             except TransferBroken:
                 if last:
                     raise
@@ -203,15 +235,19 @@ class Transport:
             delay_s *= 2
         raise AssertionError("the last attempt returns or raises")
 
-    def _once(self, url: str, origin: Origin, *, headers: Mapping[str, str], body_bytes: int) -> Response:
+    def _once(self, request: _Request, origin: Origin) -> Response:
         from cloison.registry.connections import explain
 
         self.pause(0)
         pools = self._pools_for(origin)
-        self._current.meter = Meter(self._limits, body_bytes=body_bytes)
+        meter = self._current.meter = Meter(self._limits, body_bytes=request.answer_bytes)
+        headers, body = dict(request.headers), request.body
+        if isinstance(body, Body):
+            headers["Content-Length"] = str(body.size)
         try:
             answer = pools.urlopen(
-                "GET", url, headers=dict(headers), redirect=False, retries=False, preload_content=False,
+                request.method, request.url, headers=headers, redirect=False, retries=False, preload_content=False,
+                body=self._watched(body.pieces, meter) if isinstance(body, Body) else body or None,
                 timeout=self._limits.connect_timeout_s,
             )  # fmt: skip
         except CloisonError:
@@ -223,6 +259,13 @@ class Transport:
             self._open.add(response)
         return response
 
+    def _watched(self, pieces: Iterable[bytes], meter: Meter) -> Iterator[bytes]:
+        """The pieces of a body on their way out: `abort` ends them, and the answer's patience begins after them."""
+        for piece in pieces:
+            self.pause(0)
+            yield piece
+        meter.restart()
+
     def forget(self, response: Response) -> None:
         with self._lock:
             self._open.discard(response)
@@ -232,11 +275,12 @@ class Transport:
         from cloison.registry.connections import make_pools
 
         proxy = self._proxies.for_origin(origin)
+        key = (proxy, self._trust.is_home(origin))
         with self._lock:
-            if proxy not in self._pools:
+            if key not in self._pools:
                 dialer = self._dial_proxy if proxy else self._dial
-                self._pools[proxy] = make_pools(dialer, self._current, tls=self._tls_context(), proxy=proxy)
-            return self._pools[proxy]
+                self._pools[key] = make_pools(dialer, self._current, tls=self._trust.context(origin), proxy=proxy)
+            return self._pools[key]
 
     def _dial(self, origin: Origin) -> socket.socket:
         from cloison.registry.connections import dial
@@ -253,14 +297,6 @@ class Transport:
         # the proxy resolves the names behind it, and the user chose the proxy: there is no address to check
         return dial(origin, check=lambda address: None, timeout_s=self._limits.connect_timeout_s, peer="proxy")
 
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            import ssl
-
-            self._tls = ssl.create_default_context()
-            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        return self._tls
-
 
 class _Tracked(Response):
     def __init__(self, answer: BaseHTTPResponse, *, origin: Origin, transport: Transport) -> None:
@@ -275,3 +311,7 @@ class _Tracked(Response):
 def _retry_after_s(text: str) -> int:
     """Seconds of a Retry-After header; 0 when it is absent, a date, or nonsense (our own back-off is used then)."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _without_secrets(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}

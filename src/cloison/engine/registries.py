@@ -1,0 +1,115 @@
+"""The use-cases of registries: logging in and out, what they hold, taking things away there."""
+
+from __future__ import annotations
+
+from cloison.errors import InvalidArgument
+from cloison.images.reach import Reach
+from cloison.model.reference import is_short, parse_reference
+from cloison.registry.auth import Credentials
+from cloison.registry.listing import list_repositories, list_tags
+from cloison.registry.referrers import list_referrers
+from cloison.registry.upload import Uploader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cloison.model.reference import Reference
+    from cloison.model.settings import Access, Settings
+    from cloison.oci.image import Descriptor
+
+DEFAULT_REGISTRY = "docker.io"
+
+
+class Registries:
+    """Registries as this user reaches them. ``access`` holds for one call; ``warn`` hears of what cannot be used."""
+
+    def __init__(self, settings: Settings, *, warn: Callable[[str], None] | None = None) -> None:
+        self._settings = settings
+        self._warn = warn
+
+    def _reach(self, access: Access | None) -> Reach:
+        return Reach(self._settings, access=access, warn=self._warn)
+
+    def login(self, server: str, username: str, *, password: str, access: Access | None = None) -> str:
+        """Check a user's password at a registry and keep it; where it is kept.
+
+        Raises: Denied when the registry refuses it, Unavailable; nothing is kept then.
+        """
+        domain = _domain(server)
+        reach = self._reach(access)
+        credentials = Credentials(username=username, password=password)
+        session = reach.session(domain, credentials=credentials)
+        try:
+            with session.get("", {}, body_bytes=64 << 10) as answer:
+                session.check(answer, 200, missing=f"{domain} is no registry")
+            if session.identity_token:
+                credentials = credentials.replace(identity_token=session.identity_token)
+        finally:
+            session.close()
+        return reach.keychain.store(domain, credentials)
+
+    def logout(self, server: str, *, access: Access | None = None) -> bool:
+        """Forget the credentials for a registry; whether there were any. Raises: Denied, Unavailable."""
+        return self._reach(access).keychain.erase(_domain(server))
+
+    def logged_in(self, *, access: Access | None = None) -> Sequence[str]:
+        """The registries that have an entry in a file of credentials."""
+        return self._reach(access).keychain.servers()
+
+    def username(self, server: str, *, access: Access | None = None) -> str:
+        """Whom we are to a registry; "" is nobody known."""
+        known = self._reach(access).credentials(_domain(server))
+        return known.username or ("<token>" if known.identity_token else "") if known else ""
+
+    def tags(self, repository: str, *, access: Access | None = None) -> Sequence[str]:
+        """All tags of a repository, as its registry orders them. Raises: NotFound, Denied, Unavailable."""
+        reference = _repository(repository)
+        with self._reach(access).writer(reference, actions="pull") as client:
+            return list(list_tags(client))
+
+    def catalog(self, server: str, *, access: Access | None = None) -> Iterator[str]:
+        """The repositories of a registry, page by page. Raises: Denied, NotFound (no catalog), Unavailable."""
+        session = self._reach(access).session(_domain(server), scope="registry:catalog:*")
+        try:
+            yield from list_repositories(session)
+        finally:
+            session.close()
+
+    def delete(self, text: str, *, access: Access | None = None) -> str:
+        """Delete what a reference names: a tag's manifest, with all of its tags, or the manifest of a digest.
+
+        The digest. Raises: NotFound, Unsupported where the registry does not delete, Denied, Unavailable.
+        """
+        reference = parse_reference(text)
+        with self._reach(access).writer(reference, actions="pull,push,delete") as client:
+            digest = reference.digest or client.digest(reference) or client.manifest(reference).digest
+            Uploader(client).delete_manifest(digest)
+        return digest
+
+    def referrers(
+        self, text: str, *, artifact_type: str = "", access: Access | None = None
+    ) -> tuple[str, Sequence[Descriptor]]:
+        """The digest that a reference names, and what refers to it. Raises: NotFound, Denied, Unavailable."""
+        reference = parse_reference(text)
+        with self._reach(access).writer(reference, actions="pull") as client:
+            digest = reference.digest or client.digest(reference) or client.manifest(reference).digest
+            return digest, list_referrers(client, digest, artifact_type=artifact_type)
+
+
+def _domain(server: str) -> str:
+    """``host[:port]`` of what users type for a registry: also with a scheme or a path. Raises: InvalidArgument."""
+    text = server.partition("://")[2] if "://" in server else server
+    host = text.partition("/")[0]
+    if host in ("", "index.docker.io", "registry-1.docker.io"):
+        return DEFAULT_REGISTRY
+    if is_short(f"{host}/x"):
+        raise InvalidArgument(f"{server} is no registry", why="a host has a dot or a port, or is localhost")
+    return parse_reference(f"{host}/x").domain
+
+
+def _repository(text: str) -> Reference:
+    reference = parse_reference(text)
+    if reference.digest or text.rpartition("/")[2].partition(":")[1]:
+        raise InvalidArgument(f"cannot list the tags of {text}", why="name the repository without tag and digest")
+    return reference
