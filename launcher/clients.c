@@ -54,6 +54,13 @@ static void close_client(struct client *client)
 	*client = (struct client){ .fd = -1 };
 }
 
+void dismiss_clients(struct launch *l)
+{
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (l->monitor.clients[i].fd >= 0)
+			close_client(&l->monitor.clients[i]);
+}
+
 /* What was still to be sent to it need not be. */
 static void forgive(struct monitor *m, unsigned index)
 {
@@ -99,6 +106,8 @@ static void obey(struct launch *l, struct client *client, const char *message, s
 
 	switch (*message) {
 	case 'S': m->start_asked = true; happen(l, START_ASKED); break;
+	case 'G': m->go_asked = true; break;
+	case 'C': m->cancelled = true; break;
 	case 'A': attach(l, client, length > 1 ? bytes[1] : 0); break;
 	case 'D':
 		client->attached = false;

@@ -94,7 +94,7 @@ enum event { CHILD_WAITS, CHILD_PARKS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED
 
 struct monitor {
 	enum state state;
-	bool start_asked;
+	bool start_asked, go_asked, cancelled;
 	bool told; /* client 0 has got the last word and cleans up */
 	int listen;
 	struct client clients[CLIENTS];
@@ -200,7 +200,7 @@ char *fd_path(char path[static 40], int fd);
 
 /* ops_*.c: each function carries out the verb of its name */
 operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_cgroup_fd, op_stdio, op_setgroups_deny,
-	op_uid_map, op_gid_map, op_cgroup_join, op_await_parent, op_join_namespaces, op_join_namespace, op_unshare,
+	op_uid_map, op_gid_map, op_cgroup_join, op_await_client, op_new_network, op_join_network, op_await_parent, op_join_namespaces, op_join_namespace, op_unshare,
 	op_loopback_up, op_send_netlink, op_hostname, op_domainname, op_sysctl, op_oom_score_adj, op_client, op_listen,
 	op_keep, op_log, op_relay, op_exit_file, op_exit_stat, op_reap, op_root_overlay, op_root_bind, op_mount, op_bind,
 	op_bind_fd, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
@@ -225,6 +225,7 @@ bool tell_fault(struct launch *l);
 void client_readable(struct launch *l, unsigned index);
 void client_gone(struct launch *l, unsigned index);
 void client_arrives(struct launch *l);
+void dismiss_clients(struct launch *l);
 bool tell_exit(struct launch *l, const char *text, size_t length);
 
 /* streams.c */

@@ -353,7 +353,9 @@ void kill_and_report(struct launch *l)
 		if (l->monitor.state != FAILED)
 			l->fault = ours;
 	}
-	if (!tell_fault(l))
+	l->monitor.told = tell_fault(l);
+	dismiss_clients(l);
+	if (!l->monitor.told)
 		execute_reaper(l);
 }
 
@@ -387,6 +389,8 @@ int monitor_main(struct launch *l)
 	if (m->state == ENDED) {
 		length = write_exit(l, text, sizeof text);
 		m->told = tell_exit(l, text, length);
+	} else {
+		dismiss_clients(l);
 	}
 	if (!m->told || (l->detach && m->state == ENDED))
 		execute_reaper(l);

@@ -1,5 +1,6 @@
 /* Where the streams go, and the configuration of the monitor: noted here, used after the clone. */
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -130,5 +131,22 @@ int op_exit_stat(struct launch *l, const struct op *op)
 int op_reap(struct launch *l, const struct op *op)
 {
 	l->monitor.reap = op->arg;
+	return 0;
+}
+
+/* The caller makes the control groups while we make the namespaces. */
+int op_await_client(struct launch *l, const struct op *op)
+{
+	struct monitor *m = &l->monitor;
+
+	(void)op;
+	while (!m->go_asked) {
+		struct pollfd p = { .fd = m->clients[0].fd, .events = POLLIN };
+
+		if (p.fd < 0 || m->cancelled || m->in.length)
+			return refuse(l, p.fd < 0 ? ESRCH : m->cancelled ? ECANCELED : EPROTO, "recv", "the caller");
+		if (poll(&p, 1, -1) > 0)
+			client_readable(l, 0);
+	}
 	return 0;
 }

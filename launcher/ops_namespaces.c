@@ -181,12 +181,11 @@ int op_unshare(struct launch *l, const struct op *op)
 	return entered(l, flags);
 }
 
-int op_loopback_up(struct launch *l, const struct op *op)
+static int loopback_up(struct launch *l)
 {
 	struct ifreq lo = { .ifr_name = "lo" };
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* any family takes interface ioctls (netdevice(7)) */
 
-	(void)op;
 	if (fd < 0)
 		return fail(l, "socket", "AF_UNIX");
 	if (ioctl(fd, SIOCGIFFLAGS, &lo) < 0)
@@ -194,6 +193,55 @@ int op_loopback_up(struct launch *l, const struct op *op)
 	lo.ifr_flags |= IFF_UP | IFF_RUNNING;
 	if (ioctl(fd, SIOCSIFFLAGS, &lo) < 0)
 		return fail(l, "ioctl", "SIOCSIFFLAGS");
+	return close(fd);
+}
+
+int op_loopback_up(struct launch *l, const struct op *op)
+{
+	(void)op;
+	return loopback_up(l);
+}
+
+/* A network namespace takes the kernel longer than all others together; so it is made while the child mounts, who enters it
+ * by the descriptor. */
+int op_new_network(struct launch *l, const struct op *op)
+{
+	int own = openat(l->host_proc, "self/ns/net", O_RDONLY | O_CLOEXEC), made, result;
+
+	(void)op;
+	if (own < 0)
+		return fail(l, "open", "/proc/self/ns/net");
+	if (unshare(CLONE_NEWNET) < 0)
+		return fail(l, "unshare", "net");
+	made = openat(l->host_proc, "self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (made < 0)
+		return fail(l, "open", "/proc/self/ns/net");
+	result = loopback_up(l);
+	if (result == 0 && send_descriptors(l->wire, 'N', &made, 1) < 0 && errno != EPIPE) /* gone: its own last words tell why */
+		result = fail(l, "sendmsg", "wire");
+	close(made);
+	if (setns(own, CLONE_NEWNET) < 0)
+		return fail(l, "setns", "own network namespace");
+	close(own);
+	return result;
+}
+
+int op_join_network(struct launch *l, const struct op *op)
+{
+	char kind = 0, control[CMSG_SPACE(sizeof(int))];
+	struct iovec data = { &kind, 1 };
+	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	ssize_t n;
+	int fd;
+
+	(void)op;
+	while ((n = recvmsg(l->wire, &m, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
+		;
+	if (n != 1 || kind != 'N' || !CMSG_FIRSTHDR(&m))
+		return refuse(l, ESRCH, "recv", "the launcher is gone");
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
+	if (setns(fd, CLONE_NEWNET) < 0)
+		return fail(l, "setns", "net");
 	return close(fd);
 }
 

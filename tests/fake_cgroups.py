@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloison.linux.cgroup_layout import Layout, read_layout
+from cloison.linux.cgroup_layout import Layout, parse_layout
 
 V1_FILES = {
     "cpu": ("cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"),
@@ -66,7 +66,7 @@ class FakeTrees:
             lines.append(f"31 20 0:99 / {self.unified} rw - cgroup2 cgroup2 rw,nsdelegate")
         table = self.top / "mountinfo"
         table.write_text("\n".join(["20 1 8:1 / / rw - ext4 /dev/sda1 rw", *lines, ""]))
-        return read_layout(str(table))
+        return parse_layout(str(table))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let os.mkdir and os.rmdir behave as on cgroupfs, below ``top``."""

@@ -59,12 +59,13 @@ def lines(spec: Spec, surroundings: Surroundings | None = None, *, stdio: Stdio 
 def test_the_smallest_container_on_cgroup_v2_is_these_lines() -> None:
     assert lines(make_spec(mounts=(PROC, CGROUP))) == [
         "stdio null pipe pipe",
-        "new-namespaces mnt pid net ipc uts",
+        "new-namespaces mnt pid ipc uts",
         "cgroup-fd /sys/fs/cgroup/cloison/x",
-        "loopback-up",
+        "new-network",
         "propagation / rprivate",
         "root-overlay /run/root /c/upper /c/work volatile,index=off /l/top /l/base",
         "mount proc proc /proc ''",
+        "join-network",
         "unshare cgroup",
         "mount cgroup2 cgroup /sys/fs/cgroup nosuid,ro",
         "pivot-root",
@@ -87,10 +88,11 @@ def test_on_cgroup_v1_the_wait_for_the_parent_comes_after_every_other_mount_and_
         linux={"masked_paths": ("/proc/kcore",), "readonly_paths": ("/proc/sys",), "sysctl": {"net.x": "1"}},
     )
     found = lines(spec, around(V1, V1_LAYOUT))
-    assert found[2:4] == [f"cgroup-join {directory}" for directory in V1.join]
+    assert found[2:5] == ["new-network", *(f"cgroup-join {directory}" for directory in V1.join)]
     start = found.index("mount tmpfs tmpfs /tmp ''")
     assert found[start : found.index("pivot-root")] == [
         "mount tmpfs tmpfs /tmp ''",
+        "join-network",
         "sysctl net.x 1",
         "mask /proc/kcore",
         "readonly-path /proc/sys",
@@ -214,6 +216,27 @@ def test_a_network_to_configure_is_handed_out_early_and_awaited_late() -> None:
     assert found.index("await-start client") < found.index("exec sh sh")
 
 
+def test_a_network_namespace_is_made_beside_the_child_and_entered_before_the_first_mount_that_shows_it() -> None:
+    mounts = (PROC, Mount(type="tmpfs", source="tmpfs", target="/dev"), Mount(type="sysfs", source="s", target="/sys"))
+    found = lines(make_spec(mounts=mounts))
+    assert found.index("join-network") == found.index("mount tmpfs tmpfs /dev ''") + 1
+    assert found[found.index("join-network") + 1].startswith("mount sysfs ")
+
+
+def test_a_network_namespace_to_configure_is_entered_first() -> None:
+    found = lines(make_spec(mounts=(PROC,)), around(configure_network=True))
+    assert found.index("join-network") < found.index("send-netlink") < found.index("propagation / rprivate")
+    assert found.count("join-network") == 1
+
+
+def test_groups_that_are_still_being_made_are_awaited_by_the_launcher_and_it_by_the_child() -> None:
+    for where, layout in ((V1, V1_LAYOUT), (V2, V2_LAYOUT)):
+        found = lines(make_spec(), around(where, layout, placed_late=True))
+        assert found[found.index("new-network") + 1] == "await-client"
+        assert found.index("await-parent") < found.index("pivot-root")
+        assert all(found.index("await-client") < found.index(f"cgroup-join {directory}") for directory in where.join)
+
+
 def test_without_no_new_privs_the_filter_is_loaded_while_there_is_still_the_right_to() -> None:
     def order(**changes: object) -> list[str]:
         found = lines(make_spec(process=make_process(**changes)), around(seccomp=Filter(program=b"\0" * 8)))
@@ -268,6 +291,7 @@ def test_a_user_namespace_is_mapped_before_the_first_mount_and_gives_every_capab
     )
     found = lines(spec, around(V1, V1_LAYOUT, facts=HostFacts(permitted=0)))
     assert found[1] == "new-namespaces mnt pid net ipc uts user"
+    assert "loopback-up" in found and "new-network" not in found
     assert "uid-map '0 100000 65536\\n'" in found
     assert found.count("await-parent") == 1
     assert found.index("await-parent") + 1 == found.index("become 0 0") < found.index("propagation / rprivate")

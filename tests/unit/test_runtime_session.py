@@ -135,6 +135,27 @@ def test_what_we_send_are_the_documented_bytes(pair: tuple[Session, socket.socke
     assert packets[6:] == [b"E", b"D"]
 
 
+def test_a_start_goes_on_or_is_cancelled_to_its_end(pair: tuple[Session, socket.socket]) -> None:
+    session, monitor = pair
+    session.proceed()
+    assert monitor.recv(100) == b"G"
+    monitor.send(b"c77")
+    monitor.send(b"f" + b"3\0await-client\0recv\x00125\0the caller\0\0")
+    session.cancel()
+    assert monitor.recv(100) == b"C"
+    assert session.fileno() == -1
+
+
+def test_to_go_on_with_a_launcher_that_failed_is_no_error_it_has_said_why(pair: tuple[Session, socket.socket]) -> None:
+    session, monitor = pair
+    monitor.send(b"f" + b"3\0new-network\0unshare\x0028\0net\0\0")
+    monitor.close()
+    session.proceed()
+    message = session.receive()
+    assert message.error is not None and "network namespace" in str(message.error)
+    session.cancel()
+
+
 def test_talking_to_a_monitor_that_is_gone_is_a_conflict(pair: tuple[Session, socket.socket]) -> None:
     session, monitor = pair
     monitor.close()

@@ -26,9 +26,8 @@ from cloison.store.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cloison.model.container import ContainerRecord, Resources, Stdio
+    from cloison.model.container import ContainerRecord, Stdio
     from cloison.model.settings import Settings
-    from cloison.oci.runtime import DeviceRule
     from cloison.runtime.session import Session
 
 _SIGKILL = 9
@@ -83,7 +82,7 @@ class _Start:
         around, lock = self._surroundings(record)
         try:
             template = self._template(around, neighbours, files=files, stdio=stdio)
-            self._session = template.plan.launch(record.id)
+            self._session = self._launch(template)
             attach_terminal(self._session, stdio)
         finally:
             os.close(around.monitor.listen)
@@ -92,23 +91,35 @@ class _Start:
         specs.check_neighbours(neighbours)
         return self._session
 
+    def _launch(self, template: templates.Template) -> Session:
+        """The launcher makes the namespaces while we make the cgroups."""
+        group, path = template.group, self._running.cgroup
+        group.reserve(path)
+        session = template.plan.launch(self._record.id)
+        try:
+            group.make(path, reserved=True)
+        except BaseException:
+            session.cancel()
+            raise
+        session.proceed()
+        return session
+
     def _template(
         self, around: Surroundings, neighbours: specs.Neighbours, *, files: str, stdio: Stdio
     ) -> templates.Template:
-        """The plan, known from an equal start before this one or worked out; the cgroups are made on the way."""
+        """The plan, known from an equal start before this one or worked out."""
         record = self._record
         if not templates.is_repeatable(record):
             return self._plan(around, neighbours, files=files, stdio=stdio)
         # of what changes from run to run only the id is left, and descriptors, which seldom do
         monitor = (around.monitor.listen, around.monitor.keep)
         words = (record.spec, record.image_id, record.argv, record.env, record.workdir, record.user)
-        key = (*words, stdio, around.facts, around.layout, monitor, self._settings)
+        key = (*words, stdio, around.facts, monitor, self._settings)
         known = templates.find(key)
         if known is None:
             template = self._plan(around, neighbours, files=files, stdio=stdio)
             templates.remember(key, template)
             return template
-        self._place(around, known.resources, known.device_rules)
         return known
 
     def _plan(
@@ -125,10 +136,11 @@ class _Start:
             stdio=stdio,
             host_files=files,
         )
-        resources, rules = build.spec.linux.resources, build.spec.linux.device_rules
-        placement = self._place(around, resources, rules)
-        ops = plan_launch(build.spec, around=around.replace(placement=placement, seccomp=build.seccomp), stdio=stdio)
-        return templates.Template(plan=Repeated(ops, id=record.id), resources=resources, device_rules=rules)
+        linux = build.spec.linux
+        group = cgroups.plan_group(cgroups.read_layout(), resources=linux.resources, device_rules=linux.device_rules)
+        around = around.replace(placement=group.placement(self._running.cgroup), seccomp=build.seccomp)
+        ops = plan_launch(build.spec, around=around, stdio=stdio)
+        return templates.Template(plan=Repeated(ops, id=record.id), group=group)
 
     def _host_files(self, attachment: Attachment | None, neighbours: specs.Neighbours) -> str:
         """The directory with hosts, hostname and resolv.conf.
@@ -154,10 +166,6 @@ class _Start:
         self._running = self._running.replace(**changes)
         self._store.save_running(self._record.id, self._running)
 
-    def _place(self, around: Surroundings, resources: Resources, rules: tuple[DeviceRule, ...]) -> cgroups.Placement:
-        layout = around.layout or cgroups.read_layout()
-        return cgroups.create(layout, self._running.cgroup, resources=resources, device_rules=rules)
-
     def _surroundings(self, record: ContainerRecord) -> tuple[Surroundings, Lock]:
         store, spec = self._store, record.spec
         lock = Lock(store.path(record.id, "monitor.lock"))
@@ -177,6 +185,7 @@ class _Start:
         )
         around = Surroundings(
             placement=cgroups.Placement(),
+            placed_late=True,
             staging=staging_directory(self._settings),
             layout=cgroups.read_layout(),
             facts=read_facts(),

@@ -7,9 +7,8 @@ containers alone: their files are the image's, so what was read from them (users
 
 from __future__ import annotations
 
-from cloison.model.container import Resources
+from cloison.linux.cgroups import Group
 from cloison.model.record import Record
-from cloison.oci.runtime import DeviceRule
 from cloison.runtime.launch import Repeated
 
 TYPE_CHECKING = False
@@ -28,8 +27,7 @@ class Template(Record):
     """One start's plan and limits; another container's id can be put in."""
 
     plan: Repeated
-    resources: Resources
-    device_rules: tuple[DeviceRule, ...]
+    group: Group
 
 
 def is_repeatable(record: ContainerRecord) -> bool:

@@ -52,8 +52,19 @@ class Layout(Record):
         return tuple(sorted({*self.legacy, *self.unified_controllers}))
 
 
-def read_layout(mountinfo: str = "/proc/self/mountinfo") -> Layout:
-    """The hierarchies mounted in our mount namespace (proc_pid_mountinfo(5), cgroups(7)). Raises: OSError."""
+# A cache, not state: hierarchies are mounted when a machine boots and stay. Reading them is a tenth of a start.
+_own: list[Layout] = []
+
+
+def read_layout() -> Layout:
+    """The hierarchies of this machine, read once a process. Raises: OSError."""
+    if not _own:
+        _own.append(parse_layout())
+    return _own[0]
+
+
+def parse_layout(mountinfo: str = "/proc/self/mountinfo") -> Layout:
+    """The hierarchies mounted in a mount namespace (proc_pid_mountinfo(5), cgroups(7)). Raises: OSError."""
     with open(mountinfo, "rb", buffering=0) as file:
         text = file.readall()
     legacy: dict[str, str] = {}

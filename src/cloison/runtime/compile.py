@@ -29,6 +29,7 @@ class Surroundings(Record):
     """What the engine has prepared for a container outside of it."""
 
     placement: Placement  # its cgroups
+    placed_late: bool = False  # they are being made: wait for `Session.proceed` before anybody is put into them
     staging: str  # an empty directory of the host where its root is mounted, in its own mount namespace only
     layout: Layout | None = None  # of the host's cgroups, to show the container its own
     facts: HostFacts = HostFacts()
@@ -53,7 +54,7 @@ def plan_launch(spec: Spec, *, around: Surroundings, stdio: Stdio) -> tuple[Op, 
     return (
         *plan_stdio(stdio),
         *_before_clone(spec.linux, namespaces, around),
-        *_beside_child(spec.linux, around),
+        *_beside_child(spec.linux, namespaces, around),
         *process.plan_oom_score(spec.process, facts=around.facts),
         *_enter(spec.linux, namespaces, around),
         *_file_systems(spec, namespaces, around),
@@ -96,6 +97,11 @@ def _new_user(namespaces: dict[str, str]) -> bool:
     return namespaces.get("user") == ""
 
 
+def _makes_network(namespaces: dict[str, str]) -> bool:
+    """Whether the launcher does, beside the child; the namespace belongs to the user namespace of its maker."""
+    return namespaces.get("network") == "" and "user" not in namespaces
+
+
 def _rights(facts: HostFacts, namespaces: dict[str, str]) -> HostFacts:
     """Inside a user namespace of its own the child has every capability, over that namespace (user_namespaces(7))."""
     if not _new_user(namespaces):
@@ -106,7 +112,8 @@ def _rights(facts: HostFacts, namespaces: dict[str, str]) -> HostFacts:
 def _before_clone(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     # A cgroup namespace is rooted where its maker is, so it is made later, by the child, once that is in its cgroup; a
     # child of clone3(CLONE_INTO_CGROUP | CLONE_NEWCGROUP) would see the parent's (kernel/cgroup/namespace.c).
-    new = [kind for kind, path in namespaces.items() if not path and kind not in ("cgroup", "time")]
+    later = ("cgroup", "time", "network") if _makes_network(namespaces) else ("cgroup", "time")
+    new = [kind for kind, path in namespaces.items() if not path and kind not in later]
     ops = [op("new-namespaces", *(_WORDS.get(kind, kind) for kind in new))]
     if namespaces.get("time") == "":
         ops.append(op("time-namespace", *_offsets(linux, "monotonic"), *_offsets(linux, "boottime")))
@@ -121,16 +128,18 @@ def _offsets(linux: Linux, clock: str) -> tuple[int, int]:
     return linux.time_offsets.get(clock, (0, 0))
 
 
-def _beside_child(linux: Linux, around: Surroundings) -> tuple[Op, ...]:
+def _beside_child(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     """What the launcher does while the child mounts.
 
-    Each write to cgroup.procs may wait for an RCU grace period (10 ms).
+    A network namespace takes half a millisecond; each write to cgroup.procs may wait for an RCU grace period (10 ms).
     """
-    ops = []
+    ops = [op("new-network")] if _makes_network(namespaces) else []
     if linux.uid_mappings:
         if around.facts.uid:  # who is not root may map a group only where groups cannot be dropped (user_namespaces(7))
             ops.append(op("setgroups-deny"))
         ops += [op("uid-map", id_map(linux.uid_mappings)), op("gid-map", id_map(linux.gid_mappings))]
+    if around.placed_late:
+        ops.append(op("await-client"))
     return (*ops, *(op("cgroup-join", directory) for directory in around.placement.join))
 
 
@@ -148,7 +157,10 @@ def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tu
         if path and kind != "pid":
             ops.append(op("join-namespace", path, _WORDS.get(kind, kind)))
     if namespaces.get("network") == "":
-        ops.append(op("loopback-up"))
+        if not _makes_network(namespaces):
+            ops.append(op("loopback-up"))
+        elif around.configure_network:
+            ops.append(op("join-network"))
         if around.configure_network:
             # The link to come has IPv4 alone: without this it would give itself an IPv6 address, and believe whatever a
             # neighbour advertises (CVE-2020-13401). Before the caller can make the link; lo is older and keeps ::1.
@@ -163,10 +175,13 @@ def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tu
 def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     early, late = rootfs.split_at_cgroup(spec.mounts)
     propagation = spec.linux.rootfs_propagation
+    mounts = [rootfs.plan_mount(mount) for mount in early]
+    if _makes_network(namespaces) and not around.configure_network:
+        mounts.insert(_first_tied_to_network(early), op("join-network"))
     return (
         rootfs.plan_propagation(spec.mounts),
         rootfs.plan_root(spec.root, staging=around.staging),
-        *map(rootfs.plan_mount, early),
+        *mounts,
         *rootfs.plan_devices(spec.linux.devices, root=spec.root, mounts=spec.mounts),
         *((op("console"),) if spec.process.terminal else ()),
         *((op("hostname", spec.hostname),) if spec.hostname else ()),
@@ -182,12 +197,18 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
     )
 
 
+def _first_tied_to_network(mounts: Sequence[Mount]) -> int:
+    """Where the mounts begin that show, or use, the network namespace of who mounts them: sysfs, file servers."""
+    free = ("proc", "tmpfs", "devpts", "mqueue", "bind")
+    return next((index for index, mount in enumerate(mounts) if mount.type not in free), len(mounts))
+
+
 def _cgroup_view(
     mounts: Sequence[Mount], *, spec: Spec, namespaces: dict[str, str], around: Surroundings
 ) -> tuple[Op, ...]:
     """Last of the mounts: by now the launcher's wait for its cgroup.procs writes is over, or as short as it gets."""
     ops = []
-    if around.placement.join and not spec.linux.uid_mappings:
+    if (around.placement.join or around.placed_late) and not spec.linux.uid_mappings:
         ops.append(op("await-parent"))
     if namespaces.get("cgroup") == "":
         ops.append(op("unshare", "cgroup"))

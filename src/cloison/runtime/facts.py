@@ -1,4 +1,4 @@
-"""What plans need to know of this machine and this process; read once per command, in a tenth of a millisecond."""
+"""What plans need to know of this machine, read once a process, and of this process, which may change: each time."""
 
 from __future__ import annotations
 
@@ -28,14 +28,28 @@ class HostFacts(Record):
         return bool(self.permitted & _SYS_RESOURCE)
 
 
+# A cache, not state: what this process was the last time we looked, and what follows from that.
+_known: dict[tuple[int, int, bytes, bytes], HostFacts] = {}
+
+
 def read_facts() -> HostFacts:
     """Ask the kernel. Raises: OSError where /proc is not mounted."""
+    limits, oom = _read("/proc/self/limits"), _read("/proc/self/oom_score_adj")
+    own = (os.geteuid(), _permitted(_read("/proc/self/status")), limits, oom)
+    known = _known.get(own)
+    if known is None:
+        _known.clear()
+        known = _known[own] = _work_out(*own)
+    return known
+
+
+def _work_out(uid: int, permitted: int, limits: bytes, oom: bytes) -> HostFacts:
     return HostFacts(
-        uid=os.geteuid(),
-        permitted=_permitted(_read("/proc/self/status")),
+        uid=uid,
+        permitted=permitted,
         last_capability=int(_read("/proc/sys/kernel/cap_last_cap")),
-        hard_limits=_hard_limits(_read("/proc/self/limits")),
-        oom_score_adj=int(_read("/proc/self/oom_score_adj")),
+        hard_limits=_hard_limits(limits),
+        oom_score_adj=int(oom),
         has_time_namespace=os.access("/proc/self/ns/time", os.F_OK),
         has_ipv6=os.access("/proc/sys/net/ipv6", os.F_OK),
         throttled_cpus=_throttled_cpus(),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # What a verb tried, with its own arguments; the others are named by their verb.
 _TRIED = {
     "new-namespaces": "cannot make the container's namespaces",
+    "new-network": "cannot make the container's network namespace",
+    "join-network": "cannot join the container's network namespace",
     "time-namespace": "cannot make the container's time namespace",
     "join-pid-namespace": "cannot join the container's pid namespace",
     "join-namespaces": "cannot join the container's namespaces",
@@ -62,6 +64,7 @@ _HINTS = {
     ("new-namespaces", errno.EPERM): "run as root",
     ("new-namespaces", errno.ENOSPC): "raise the limits in /proc/sys/user/max_*_namespaces",
     ("new-namespaces", errno.EAGAIN): "a pids limit is reached: look at pids.max of the cgroup above and at ulimit -u",
+    ("new-network", errno.ENOSPC): "raise the limit in /proc/sys/user/max_net_namespaces",
     ("cgroup-join", errno.EAGAIN): "the pids limit of a cgroup above is reached",
     ("join-pid-namespace", errno.ESRCH): "the container has just ended",
     ("join-namespaces", errno.ESRCH): "the container has just ended",

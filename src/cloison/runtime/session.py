@@ -134,6 +134,23 @@ class Session:
 
     # -- to the monitor
 
+    def proceed(self) -> None:
+        """The launcher may go on (``await-client``); when it cannot any more, its last words tell why."""
+        try:
+            self._send(b"G")
+        except Conflict:
+            pass
+
+    def cancel(self) -> None:
+        """Give up a start that waits for `proceed`; on return nothing of it is left."""
+        try:
+            self._send(b"C")
+        except Conflict:
+            pass
+        while self.receive().kind not in ("failed", "closed"):
+            pass
+        self.close()
+
     def start(self) -> None:
         """Release a command that waits (``await-start``). Raises: Conflict when the monitor is gone."""
         self._send(b"S")
