@@ -48,6 +48,11 @@ class Source:
         """``sha256:…`` of everything read so far, whole chunks."""
         return "sha256:" + self._sha256.hexdigest()
 
+    @property
+    def position(self) -> int:
+        """How many bytes were taken."""
+        return self.total - max(len(self._chunk) - self._position, 0)
+
     def take(self, count: int) -> bytes:
         """Exactly ``count`` bytes. Raises: InvalidArgument when the stream ends before."""
         end = self._position + count
@@ -119,6 +124,11 @@ class TarReader:
     @property
     def total_bytes(self) -> int:
         return self._source.total
+
+    @property
+    def position(self) -> int:
+        """Offset in the stream of what is read next: within a step, of the current member's content."""
+        return self._source.position
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:

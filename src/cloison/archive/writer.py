@@ -12,6 +12,7 @@ from cloison.archive.pax import render_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Protocol
 
     class Writable(Protocol):
@@ -63,18 +64,32 @@ class TarWriter:
         """
         if entry.kind == FILE and fd < 0:
             entry.size = len(data)
-        records = _records(entry)
-        if records:
-            self._write_header(_pax_entry(len(records)))
-            self._write_padded(records)
-        self._write_header(entry)
+        self._begin(entry)
         if fd >= 0:
             self._copy(fd, entry.size)
         elif data:
             self._write_padded(data)
 
+    def add_pieces(self, entry: Entry, pieces: Iterable[bytes]) -> None:
+        """A regular file of ``entry.size`` bytes. Raises: OSError; EOFError when they are not that many."""
+        self._begin(entry)
+        left = entry.size
+        for piece in pieces:
+            left -= len(piece)
+            self._out.write(piece)
+        if left:
+            raise EOFError(f"{entry.size - left} bytes for a member of {entry.size}")
+        self._out.write(bytes(-entry.size % BLOCK))
+
     def finish(self) -> None:
         self._out.write(ZERO_BLOCK + ZERO_BLOCK)
+
+    def _begin(self, entry: Entry) -> None:
+        records = _records(entry)
+        if records:
+            self._write_header(_pax_entry(len(records)))
+            self._write_padded(records)
+        self._write_header(entry)
 
     def _write_header(self, entry: Entry) -> None:
         self._out.write(_render_header(entry))

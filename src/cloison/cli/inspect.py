@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloison.cli import output
+from cloison.cli.access import access_flags
 from cloison.cli.parser import Flag, Verb
 from cloison.errors import CloisonError, InvalidArgument, NotFound
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def inspect(call: Call) -> int:
-    """Containers first, then images; ``--type`` narrows."""
+    """Containers first, then images; ``--type`` narrows. ``docker://…`` and its like are looked at where they are."""
+    if _is_elsewhere(call):
+        return _inspect_elsewhere(call)
     kind = call.text("type")
     if kind not in ("", "container", "image"):
         raise InvalidArgument(f'"{kind}" is not a valid value for --type', hint="there are container and image")
@@ -32,7 +35,19 @@ def inspect_container(call: Call) -> int:
     return _show(call, [_container(call)], what="container")
 
 
+def _is_elsewhere(call: Call) -> bool:
+    return call.words[0].startswith(("docker://", "oci:", "oci-archive:", "docker-archive:", "dir:", "store:"))
+
+
+def _inspect_elsewhere(call: Call) -> int:
+    from cloison.cli.copy import inspect_elsewhere
+
+    return inspect_elsewhere(call)
+
+
 def inspect_image(call: Call) -> int:
+    if _is_elsewhere(call):
+        return _inspect_elsewhere(call)
     return _show(call, [_image(call)], what="image")
 
 
@@ -91,11 +106,26 @@ def _first(looks: Sequence[Look], name: str, *, what: str) -> dict[str, object]:
 
 
 _FORMAT = Flag("-f, --format", "string", help="Format output: json, or a Go TEMPLATE")
+_ELSEWHERE = (
+    *access_flags(),
+    Flag("--config", help="Print the configuration of an image that is elsewhere"),
+    Flag("--platform", "string", help="Inspect an image that is elsewhere for this platform"),
+    Flag("--raw", help="Print the manifest of an image that is elsewhere, byte for byte"),
+)
+_DETAILS = (
+    "An image need not be here: docker://NAME, oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] "
+    "and dir:DIRECTORY are looked at where they are."
+)
 
 INSPECT = Verb(
     "inspect", inspect, summary="Return low-level information on containers and images",
     usage="[OPTIONS] NAME|ID [NAME|ID...]", least=1, later="s size",
-    flags=(_FORMAT, Flag("--type", "string", help="Only inspect objects of the given type (container, image)")),
+    details=_DETAILS,
+    flags=(
+        _FORMAT,
+        Flag("--type", "string", help="Only inspect objects of the given type (container, image)"),
+        *_ELSEWHERE,
+    ),
 )  # fmt: skip
 CONTAINER_INSPECT = Verb(
     "container inspect", inspect_container, summary="Display detailed information on one or more containers",
@@ -103,5 +133,5 @@ CONTAINER_INSPECT = Verb(
 )  # fmt: skip
 IMAGE_INSPECT = Verb(
     "image inspect", inspect_image, summary="Display detailed information on one or more images",
-    usage="[OPTIONS] IMAGE [IMAGE...]", least=1, flags=(_FORMAT,), later="platform",
+    usage="[OPTIONS] IMAGE [IMAGE...]", least=1, flags=(_FORMAT, *_ELSEWHERE), details=_DETAILS,
 )  # fmt: skip

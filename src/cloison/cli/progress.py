@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 # docker's words for the begin of an action, where they differ from the action's name
-_FIRST_WORDS = {"Downloading": "Pulling fs layer", "Pushing": "Preparing"}
+_FIRST_WORDS = {"Downloading": "Pulling fs layer", "Pushing": "Preparing", "Copying": "Copying blob"}
 
 
 class Shown(Progress):

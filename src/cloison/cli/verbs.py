@@ -36,6 +36,7 @@ VERBS: Mapping[str, str] = {
     "save": "image_files SAVE",
     "load": "images LOAD",
     "import": "images IMPORT",
+    "copy": "copy COPY",
     "login": "login LOGIN",
     "logout": "login LOGOUT",
     "list-tags": "registry LIST_TAGS",
@@ -60,6 +61,11 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag",
         "tree": "image-tree",
     },
+    "manifest": {
+        "add": "manifest-add", "annotate": "manifest-annotate", "create": "manifest-create",
+        "exists": "manifest-exists", "inspect": "manifest-inspect", "push": "manifest-push",
+        "remove": "manifest-remove", "rm": "manifest-rm",
+    },
     "registry": {
         "catalog": "registry-catalog", "delete": "registry-delete", "login": "login", "logout": "logout",
         "referrers": "registry-referrers", "tags": "registry-tags",
@@ -79,6 +85,14 @@ GROUP_VERBS: Mapping[str, str] = {
     "system-check": "storage CHECK",
     "system-df": "storage DF",
     "system-prune": "prune SYSTEM",
+    "manifest-add": "manifest ADD",
+    "manifest-annotate": "manifest ANNOTATE",
+    "manifest-create": "manifest CREATE",
+    "manifest-exists": "manifest EXISTS",
+    "manifest-inspect": "manifest INSPECT",
+    "manifest-push": "manifest PUSH",
+    "manifest-remove": "manifest DROP",
+    "manifest-rm": "manifest REMOVE",
     "registry-catalog": "registry CATALOG",
     "registry-delete": "registry DELETE",
     "registry-referrers": "registry REFERRERS",
@@ -88,12 +102,13 @@ GROUP_VERBS: Mapping[str, str] = {
 GROUP_SUMMARIES: Mapping[str, str] = {
     "container": "Manage containers",
     "image": "Manage images",
+    "manifest": "Manage lists of images for several platforms",
     "registry": "Manage what registries hold",
     "system": "Manage the engine",
 }
 
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
-    "build builder buildx compose config context cp events manifest network plugin port prune search secret service "
+    "build builder buildx compose config context cp events network plugin port prune search secret service "
     "stack stats swarm top trust update volume".split()
 )

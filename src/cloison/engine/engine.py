@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.engine.containers import Containers
     from cloison.engine.images import Images
+    from cloison.engine.manifests import Manifests
     from cloison.engine.networks import Networks
     from cloison.engine.registries import Registries
     from cloison.engine.system import System
@@ -37,6 +38,12 @@ class Engine:
         from cloison.engine.networks import Networks
 
         return Networks(self.settings)
+
+    @property
+    def manifests(self) -> Manifests:
+        from cloison.engine.manifests import Manifests
+
+        return Manifests(self.settings)
 
     @property
     def registries(self) -> Registries:

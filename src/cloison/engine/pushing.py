@@ -61,6 +61,10 @@ class Pusher:
         except NotFound:
             raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_name}") from None
 
+    def digest_of(self, text: str) -> str:
+        """The manifest or index of an image that is here, by any of its names. Raises: NotFound, Conflict."""
+        return self._digest_to_push(self._store.find(text), platform="", name=text)
+
     def tags(self, text: str) -> Sequence[str]:
         """All local names of one repository. Raises: NotFound, InvalidArgument."""
         wanted = parse_reference(text)

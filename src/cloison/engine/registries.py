@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cloison.images.progress import Progress
     from cloison.model.reference import Reference
     from cloison.model.settings import Access, Settings
     from cloison.oci.image import Descriptor
@@ -95,6 +96,62 @@ class Registries:
         with self._reach(access).writer(reference, actions="pull") as client:
             digest = reference.digest or client.digest(reference) or client.manifest(reference).digest
             return digest, list_referrers(client, digest, artifact_type=artifact_type)
+
+    # -- images there
+
+    def copy(
+        self, source: str, target: str, *, platform: str = "", every_platform: bool = False,
+        source_access: Access | None = None, target_access: Access | None = None, progress: Progress | None = None,
+    ) -> str:  # fmt: skip
+        """Copy an image between places (``docker://…``, ``oci:…``, `cloison.engine.transports`); its digest there.
+
+        Raises: NotFound, Denied, Unavailable, InvalidArgument; nothing is left then.
+        """
+        from cloison.engine.transports import open_source, open_target, parse_place
+        from cloison.images.copying import copy
+
+        origin, goal = parse_place(source), parse_place(target)
+        with (
+            open_source(origin, settings=self._settings, reach=self._reach(source_access), progress=progress) as here,
+            open_target(goal, reach=self._reach(target_access)) as there,
+        ):
+            done = copy(
+                here, there, name=source, platform=platform, every_platform=every_platform, progress=progress
+            )  # fmt: skip
+        return done.digest
+
+    def inspect(self, text: str, *, platform: str = "", access: Access | None = None) -> dict[str, object]:
+        """An image in a place, in skopeo's words, without pulling it. Raises: NotFound, Denied, Unavailable."""
+        from cloison.engine.remote import summary
+        from cloison.engine.transports import open_source, parse_place
+
+        place = parse_place(text)
+        name, tags = "", []
+        if place.transport == "docker":
+            reference = self._reach(access).candidates(place.name)[0]
+            name, tags = reference.canonical_name, list(self.tags(reference.canonical_name, access=access))
+        with open_source(place, settings=self._settings, reach=self._reach(access)) as source:
+            return summary(source, platform=platform, name=name, tags=tags)
+
+    def document(self, text: str, *, config: bool = False, access: Access | None = None) -> bytes:
+        """The manifest or index of an image in a place, byte for byte, or its configuration."""
+        from cloison.engine.remote import one_image, small_blob
+        from cloison.engine.transports import open_source, parse_place
+
+        with open_source(parse_place(text), settings=self._settings, reach=self._reach(access)) as source:
+            if not config:
+                return source.manifest().body
+            return small_blob(source, one_image(source, platform="", name=text)[1].config)
+
+    def describe(self, text: str, *, access: Access | None = None) -> Sequence[dict[str, object]]:
+        """What docker's ``manifest inspect -v`` shows of an image on a registry: every member and its manifest."""
+        from cloison.engine.remote import verbose
+        from cloison.engine.transports import open_source, parse_place
+
+        name = text.removeprefix("docker://")
+        place = parse_place(f"docker://{name}")
+        with open_source(place, settings=self._settings, reach=self._reach(access)) as source:
+            return verbose(source, name=parse_reference(name).canonical)
 
 
 def _domain(server: str) -> str:

@@ -67,7 +67,7 @@ class _Archive:
             self._read_member(entry, reader)
 
     def _read_member(self, entry: Entry, reader: TarReader) -> None:
-        name = _normal(entry.name)
+        name = normal_name(entry.name)
         if entry.kind == FILE and entry.extents is None:
             with self.blobs.collector() as out:
                 for piece in reader.pieces():
@@ -75,15 +75,15 @@ class _Archive:
             self._digests[name] = out.digest
         elif entry.kind == SYMLINK:
             # older docker writes a layer once, and links to it from other images
-            self._links[name] = _normal(posixpath.join(posixpath.dirname(name).encode(), entry.link), inside=False)
+            self._links[name] = normal_name(posixpath.join(posixpath.dirname(name).encode(), entry.link), inside=False)
         elif entry.kind == LINK:
-            self._links[name] = _normal(entry.link)
+            self._links[name] = normal_name(entry.link)
         elif entry.kind != DIRECTORY:
             raise bad_archive(f"{shown(entry.name)} is no regular file")
 
     def digest(self, name: str) -> str:
         """Digest of a file's content. Raises: InvalidArgument."""
-        wanted = _normal(name.encode(errors="surrogateescape"))
+        wanted = normal_name(name.encode(errors="surrogateescape"))
         for _hop in range(_MAX_HOPS):
             if wanted in self._digests:
                 return self._digests[wanted]
@@ -108,7 +108,7 @@ class _Archive:
             raise bad_archive(f"blob {descriptor.digest} has not {descriptor.size} bytes")
 
 
-def _normal(name: bytes, *, inside: bool = True) -> str:
+def normal_name(name: bytes, *, inside: bool = True) -> str:
     """A key for a member's name. Raises: InvalidArgument for one that leaves the archive."""
     text = posixpath.normpath(name.decode(errors="surrogateescape"))
     if text.startswith(("/", "../")) or text == "..":

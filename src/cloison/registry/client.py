@@ -176,6 +176,14 @@ def _verified_digest(body: bytes, reference: Reference, *, announced: str) -> st
     return actual or _digest_like("sha256", body)
 
 
+def check_digest(body: bytes, expected: str = "") -> str:
+    """The digest of a manifest, of the algorithm that is expected. Raises: InvalidArgument when it is another one."""
+    actual = _digest_like(expected or "sha256", body)
+    if expected and actual != expected:
+        raise InvalidArgument(f"manifest {expected} does not match", why=f"its content is {actual}")
+    return actual
+
+
 def _digest_like(digest: str, body: bytes) -> str:
     algorithm = digest.partition(":")[0]
     return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
