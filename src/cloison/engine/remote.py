@@ -51,11 +51,12 @@ def summary(source: Source, *, platform: str, name: str, tags: Sequence[str]) ->
         }
         for layer in manifest.layers
     ]  # fmt: skip
+    run = config.config
     return {
-        "Name": name, "Digest": top.digest, "RepoTags": list(tags), "Created": config.created or None, "DockerVersion": "",
-        "Labels": dict(config.config.labels) or None, "Architecture": config.architecture,
+        "Name": name, "Digest": top.digest, "RepoTags": list(tags), "Created": config.created or None,
+        "DockerVersion": "", "Labels": dict(run.labels) or None, "Architecture": config.architecture,
         **({"Variant": config.variant} if config.variant else {}), "Os": config.os,
-        "Layers": [layer.digest for layer in manifest.layers], "LayersData": layers, "Env": list(config.config.env) or None,
+        "Layers": [layer.digest for layer in manifest.layers], "LayersData": layers, "Env": list(run.env) or None,
     }  # fmt: skip
 
 
