@@ -155,9 +155,12 @@ static pid_t new_child(struct launch *l)
 	return pid < 0 && errno == ENOSYS ? old_clone(l) : pid;
 }
 
-/* `reap` is executed, and children are waited for, in our own namespaces. */
+/* `reap` is executed, and children are waited for, in our own namespaces; but for another user namespace, which only plans
+ * without a monitor enter. */
 static int return_home(struct launch *l)
 {
+	if (l->entered_users)
+		return 0;
 	if (l->own_pid_namespace >= 0 && setns(l->own_pid_namespace, CLONE_NEWPID) < 0)
 		return fail(l, "setns", "own pid namespace");
 	if (l->own_time_namespace >= 0 && setns(l->own_time_namespace, (int)NAMESPACE_TIME) < 0)

@@ -328,6 +328,20 @@ int op_bind_fd(struct launch *l, const struct op *op)
 	return keep_or_close(l, tree, path);
 }
 
+/* By its name in the directory that it is in: /proc inside may be anybody's, and a link is not followed. */
+int op_unmount(struct launch *l, const struct op *op)
+{
+	char name[256];
+	int parent = make_parent(l, op->arg[0], name);
+
+	if (parent < 0)
+		return fail(l, "openat2", op->arg[0]);
+	if (fchdir(parent) < 0)
+		return fail(l, "fchdir", op->arg[0]);
+	close(parent);
+	return umount2(name, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? fail(l, "umount2", op->arg[0]) : 0;
+}
+
 int op_readonly_root(struct launch *l, const struct op *op)
 {
 	static const struct attributes readonly = { .set = ATTRIBUTE_RDONLY };

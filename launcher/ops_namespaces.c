@@ -81,6 +81,26 @@ int op_cgroup_fd(struct launch *l, const struct op *op)
 	return 0;
 }
 
+/* The launcher itself goes in, for good, and its child is born there: for namespaces that the child has no rights to, or
+ * that its own new ones shall belong to. */
+int op_enter_namespace(struct launch *l, const struct op *op)
+{
+	char text[8] = "";
+	int flag, fd;
+
+	if (parse_namespaces(l, op->arg + 1, &flag) < 0)
+		return -1;
+	if (setns((int)number(op->arg[0]), flag) < 0)
+		return fail(l, "setns", op->arg[1]);
+	l->entered_users |= (flag & CLONE_NEWUSER) != 0;
+	fd = openat(l->host_proc, "self/setgroups", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && read(fd, text, sizeof text - 1) > 0)
+		l->groups_denied |= !strncmp(text, "deny", 4);
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
 static int write_beside(struct launch *l, const char *file, const char *text)
 {
 	char path[48];

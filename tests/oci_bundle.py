@@ -39,6 +39,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
+# Root inside is this user outside
+OUTSIDE = 100_000
+MAPPING = [{"containerID": 0, "hostID": OUTSIDE, "size": 1000}]
+
+
 class Door:
     """``door("state", "c1") -> Result``: the command, with a state root and a bundle of its own."""
 
@@ -49,8 +54,10 @@ class Door:
         self.root = self.home / "state"
         self.bundle = self.home / "bundle"
         self.config = copy.deepcopy(CONFIG)
+        self._names: set[str] = set()  # containers that were spoken of
 
     def argv(self, *words: str) -> list[str]:
+        self._names.update(word for word in words if word.startswith("t-"))
         return [sys.executable, "-c", _ENTRY, "--root", str(self.root), *words]
 
     def write(self, *args: str, **process: object) -> None:
@@ -101,8 +108,9 @@ class Door:
         return int((self.bundle / "pid").read_text())
 
     def groups(self) -> list[str]:
-        """Control groups that carry this door's names."""
-        return [str(path) for path in CGROUP_ROOT.glob("*/*") if path.name.startswith("cloison-oci-t-")]
+        """Control groups of this door's containers; other tests may run beside us."""
+        names = {f"cloison-oci-{name}" for name in self._names}
+        return [str(path) for path in CGROUP_ROOT.glob("*/*") if path.name in names]
 
     def remove(self) -> None:
         for name in self.left():
@@ -136,3 +144,12 @@ def hook(log: Path, name: str, *, code: int = 0, more: Sequence[str] = ()) -> di
     """One that writes its name and the state it got into a file, then ends with this code."""
     script = f'echo "{name} $VALUE $(cat)" >> {log}; {"; ".join((*more, f"exit {code}"))}'
     return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["VALUE=v", "PATH=/usr/bin:/bin"]}
+
+
+def in_user_namespace(door: Door) -> None:
+    """Root inside is OUTSIDE; the root file system is its own."""
+    door.config["linux"]["namespaces"].append({"type": "user"})
+    door.config["linux"].update(uidMappings=MAPPING, gidMappings=MAPPING)
+    root = door.bundle / "rootfs"
+    for path in (root, *root.rglob("*")):
+        os.chown(path, OUTSIDE, OUTSIDE, follow_symlinks=False)

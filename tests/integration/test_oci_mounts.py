@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -10,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from oci_bundle import Door
-
-OUTSIDE = 100_000
-MAPPING = [{"containerID": 0, "hostID": OUTSIDE, "size": 1000}]
+from oci_bundle import MAPPING, OUTSIDE, Door, in_user_namespace
 
 
 def bind(source: Path | str, target: str, *options: str, **more: object) -> dict[str, Any]:
@@ -22,15 +20,6 @@ def bind(source: Path | str, target: str, *options: str, **more: object) -> dict
 
 def tmpfs(target: str, *options: str) -> dict[str, Any]:
     return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
-
-
-def in_user_namespace(door: Door) -> None:
-    """Root inside is OUTSIDE; the root file system is its own."""
-    door.config["linux"]["namespaces"].append({"type": "user"})
-    door.config["linux"].update(uidMappings=MAPPING, gidMappings=MAPPING)
-    root = door.bundle / "rootfs"
-    for path in (root, *root.rglob("*")):
-        os.chown(path, OUTSIDE, OUTSIDE, follow_symlinks=False)
 
 
 def run(door: Door, script: str, *mounts: dict[str, Any]) -> str:
@@ -228,3 +217,27 @@ def test_a_user_namespace_with_the_hosts_network_sees_sysfs_read_only(door: Door
     out = run(door, "ls /sys; grep -o ' /sys[^ ]* [a-z,]*' /proc/self/mountinfo", sysfs)
     assert "kernel" in out
     assert all(line.split()[1].startswith("ro") for line in out.splitlines() if line.startswith(" /sys"))
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["host", "user namespace"])
+def test_mounts_come_and_go_while_the_container_runs(door: Door, data: Path, apart: bool) -> None:
+    if apart:
+        in_user_namespace(door)
+    door.config["mounts"].append(tmpfs("/m"))
+    door.start("t-m")
+    wanted = [bind(data, "/m/deep/data", "ro"), tmpfs("/m/tmp", "size=64k"), bind(data / "file", "/m/file")]
+    (door.home / "mounts.json").write_text(json.dumps(wanted))
+    door.ok("mounts", "add", "t-m", str(door.home / "mounts.json"))
+    count = "grep -c ' /m/' /proc/self/mountinfo"
+    show = f"cat /m/deep/data/file /m/file; touch /m/deep/data/x 2>/dev/null || echo ro; {count}"
+    assert door.ok("exec", "t-m", "sh", "-c", show).split() == ["content", "content", "ro", "3"]
+    door.ok("mounts", "remove", "t-m", str(door.home / "mounts.json"))
+    assert door.ok("exec", "t-m", "sh", "-c", f"{count}; ls /m/deep/data").split() == ["0"]
+    assert "invalid argument" in door.fails("mounts", "remove", "t-m", str(door.home / "mounts.json"))
+
+
+def test_mounts_are_refused_by_their_place(door: Door) -> None:
+    door.start("t-m")
+    (door.home / "mounts.json").write_text('[{"destination": ""}]')
+    assert "mounts[0].destination is empty" in door.fails("mounts", "add", "t-m", str(door.home / "mounts.json"))
+    assert "unknown action" in door.fails("mounts", "change", "t-m", "x")

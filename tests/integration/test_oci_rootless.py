@@ -65,7 +65,8 @@ def test_a_user_without_rights_runs_the_rootless_template(door: Door) -> None:
     assert os.listdir(door.home / "user" / "cloison-oci") == []
 
 
-def test_state_and_delete_work_there_too(door: Door) -> None:
+def begin(door: Door) -> None:
+    """One that sleeps, as t-user."""
     own(door)
     as_nobody(door, "spec", "--rootless")
     configure(door, "sleep", "100")
@@ -75,6 +76,23 @@ def test_state_and_delete_work_there_too(door: Door) -> None:
             user=NOBODY, group=NOBODY, extra_groups=[], cwd=door.bundle, stdin=null, stdout=null, stderr=null,
             env={"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(door.home / "user")}, check=True,
         )  # fmt: skip
+
+
+def test_exec_enters_the_user_namespace_first(door: Door) -> None:
+    begin(door)
+    done = as_nobody(
+        door, "exec", "t-user", "sh", "-c", "id -u; hostname; cat /proc/1/comm; readlink /proc/self/ns/user"
+    )
+    uid, host, first, users = done.stdout.split() or pytest.fail(done.stderr)
+    assert (uid, host, first) == ("0", "cloison", "sleep")
+    assert users != os.readlink("/proc/self/ns/user")
+    assert as_nobody(door, "exec", "t-user", "sh", "-c", "exit 3").returncode == 3
+    assert as_nobody(door, "delete", "--force", "t-user").returncode == 0
+    shutil.rmtree(door.home / "user")
+
+
+def test_state_and_delete_work_there_too(door: Door) -> None:
+    begin(door)
     assert json.loads(as_nobody(door, "state", "t-user").stdout)["status"] == "running"
     assert as_nobody(door, "delete", "--force", "t-user").returncode == 0
     shutil.rmtree(door.home / "user")

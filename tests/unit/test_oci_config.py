@@ -124,6 +124,10 @@ def test_every_resource_finds_its_place() -> None:
         (lambda c: c["linux"].update(resources={"devices": [{"access": "x"}]}), "linux.resources.devices[0].access"),
         (lambda c: c["linux"].update(resources={"unified": {"../x.y": "1"}}), "linux.resources.unified has '../x.y'"),
         (lambda c: c["linux"].update(rootfsPropagation="odd"), "linux.rootfsPropagation is 'odd'"),
+        (lambda c: c["linux"].update(netDevices={"a/b": {}}), "linux.netDevices has 'a/b'"),
+        (lambda c: c["linux"].update(netDevices={"a": {"name": "x" * 16}}), "linux.netDevices has 'xxxx"),
+        (lambda c: c["linux"].update(netDevices={"a": {}, "b": {"name": "a"}}), "linux.netDevices gives one name"),
+        (lambda c: c["linux"].update(netDevices={"a": {}}, namespaces=[]), "linux.netDevices needs a network"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_by_its_place(change: Change, text: str) -> None:
@@ -137,7 +141,6 @@ def test_a_fault_is_named_by_its_place(change: Change, text: str) -> None:
     "change",
     [
         lambda c: c.update(ociVersion="2.0.0"),
-        lambda c: c["linux"].update(intelRdt={"closID": "x"}),
     ],
 )
 def test_what_is_not_carried_out_is_an_error(change: Change) -> None:

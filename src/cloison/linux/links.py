@@ -58,7 +58,7 @@ _TYPES_OF_NETWORKS = (
 )  # unicast broadcast blackhole unreachable prohibit: what an address plan must avoid
 
 _link = Struct("=BxHiII")  # family, type, index, flags, change
-_address = Struct("=BBBBI")  # family, prefix, flags, scope, index
+ADDRESS = Struct("=BBBBI")  # family, prefix, flags, scope, index
 _route = Struct("=BBBBBBBBI")  # family, dst prefix, src prefix, tos, table, protocol, scope, type, flags
 _u32 = Struct("=I")
 
@@ -140,6 +140,12 @@ def set_up(name: str, *, up: bool = True) -> Request:
     return _SETLINK, ACK, _link.pack(0, 0, 0, _IFF_UP if up else 0, _IFF_UP) + text(_IFLA_IFNAME, name)
 
 
+def move_link(index: int, *, name: str, namespace_fd: int) -> Request:
+    """Into another network namespace, under this name there; the link must be down. EEXIST when the name is taken."""
+    there = u32(_IFLA_NET_NS_FD, namespace_fd) + text(_IFLA_IFNAME, name)
+    return _SETLINK, ACK, _link.pack(0, 0, index, 0, 0) + there
+
+
 def set_mac(name: str, *, mac: str) -> Request:
     """Give the link an Ethernet address."""
     named = text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, parse_mac(mac))
@@ -171,7 +177,7 @@ def add_address(index: int, address: str, *, prefix: int, connected_route: bool 
     """An IPv4 address with its broadcast address; ``connected_route=False`` leaves out the route to its network."""
     local = inet_pton(AF_INET, address)
     broadcast = pack_ipv4(parse_ipv4(address) | ((1 << (32 - prefix)) - 1))
-    body = _address.pack(AF_INET, prefix, 0, _SCOPE_UNIVERSE, index)
+    body = ADDRESS.pack(AF_INET, prefix, 0, _SCOPE_UNIVERSE, index)
     body += attribute(_IFA_LOCAL, local) + attribute(_IFA_ADDRESS, local) + attribute(_IFA_BROADCAST, broadcast)
     if not connected_route:
         body += u32(_IFA_FLAGS, _IFA_F_NOPREFIXROUTE)
@@ -180,9 +186,7 @@ def add_address(index: int, address: str, *, prefix: int, connected_route: bool 
 
 def delete_address(index: int, address: str, *, prefix: int) -> Request:
     """Take an IPv4 address from the link. EADDRNOTAVAIL when it has none such."""
-    body = _address.pack(AF_INET, prefix, 0, _SCOPE_UNIVERSE, index) + attribute(
-        _IFA_LOCAL, inet_pton(AF_INET, address)
-    )
+    body = ADDRESS.pack(AF_INET, prefix, 0, _SCOPE_UNIVERSE, index) + attribute(_IFA_LOCAL, inet_pton(AF_INET, address))
     return _DELADDR, ACK, body
 
 
@@ -203,9 +207,9 @@ def add_default_route(index: int, gateway: str) -> Request:
 def list_networks(socket: NetlinkSocket) -> list[Network]:
     """Every IPv4 range that an address or a route of this namespace covers; the default route is none."""
     found = []
-    for body in socket.dump(_GETADDR, _address.pack(AF_INET, 0, 0, 0, 0)):
-        _family, prefix, _flags, _scope, index = _address.unpack_from(body)
-        if packed := parse_attributes(body, _address.size).get(_IFA_ADDRESS):
+    for body in socket.dump(_GETADDR, ADDRESS.pack(AF_INET, 0, 0, 0, 0)):
+        _family, prefix, _flags, _scope, index = ADDRESS.unpack_from(body)
+        if packed := parse_attributes(body, ADDRESS.size).get(_IFA_ADDRESS):
             found.append(Network(address=inet_ntop(AF_INET, packed), prefix=prefix, link=index))
     for body in socket.dump(_GETROUTE, _route.pack(AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
         prefix, kind = body[1], body[7]

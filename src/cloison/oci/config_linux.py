@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cloison.errors import Unsupported
 from cloison.oci.config_mounts import parse_mappings
 from cloison.oci.config_resources import parse_device_rules, parse_resources
-from cloison.oci.runtime import Device, Linux, Namespace
+from cloison.oci.runtime import Device, Linux, Namespace, NetDevice, Rdt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,14 +14,11 @@ _ENTRIES = 4096
 _ID = (1 << 32) - 1
 _NAMESPACES = ("mount", "pid", "network", "ipc", "uts", "cgroup", "user", "time")
 _PROPAGATIONS = tuple(f"{r}{kind}" for kind in ("private", "slave", "shared", "unbindable") for r in ("", "r"))
-_LATER = ("intelRdt", "netDevices")
+_INTERFACE = 15  # bytes of a name (linux/if.h, IFNAMSIZ)
 
 
 def parse_linux(fields: Fields) -> Linux:
     """Raises: InvalidArgument with the path of the field; Unsupported."""
-    for word in _LATER:
-        if fields.raw(word):
-            raise Unsupported(f"linux.{word} is not supported")
     resources = fields.inner("resources")
     linux = Linux(
         namespaces=_namespaces(fields),
@@ -30,6 +26,8 @@ def parse_linux(fields: Fields) -> Linux:
         gid_mappings=parse_mappings(fields, "gidMappings"),
         time_offsets=_time_offsets(fields.inner("timeOffsets")),
         devices=fields.objects("devices", _device, limit=_ENTRIES),
+        net_devices=_net_devices(fields),
+        rdt=_rdt(fields.inner("intelRdt")) if fields.has("intelRdt") else None,
         device_rules=parse_device_rules(resources),
         cgroups_path=fields.text("cgroupsPath", default=""),
         resources=parse_resources(resources),
@@ -96,3 +94,30 @@ def _paths(fields: Fields, name: str) -> tuple[str, ...]:
         if not path.startswith("/"):
             raise fields.invalid(name, f"has {path[:64]!r}, not an absolute path")
     return paths
+
+
+def _net_devices(fields: Fields) -> tuple[NetDevice, ...]:
+    devices = fields.inner("netDevices")
+    found = []
+    for name in devices.keys(""):
+        device = NetDevice(name=name, new_name=devices.inner(name).text("name", default="") or name)
+        for word in (device.name, device.new_name):
+            if word in (".", "..", "") or len(word.encode()) > _INTERFACE or not {"/", ":", " "}.isdisjoint(word):
+                raise fields.invalid("netDevices", f"has {word[:64]!r}, which is no name of a network device")
+        found.append(device)
+    if len({device.new_name for device in found}) < len(found):
+        raise fields.invalid("netDevices", "gives one name to two devices")
+    # config-linux.md: "The runtime MUST check that there is a network namespace […] and return an error if not"
+    if found and not any(namespace.type == "network" for namespace in _namespaces(fields)):
+        raise fields.invalid("netDevices", "needs a network namespace")
+    return tuple(found)
+
+
+def _rdt(fields: Fields) -> Rdt:
+    texts = (*fields.texts("schemata"), *(fields.text(name, default="") for name in ("l3CacheSchema", "memBwSchema")))
+    schemata = tuple(line for text in texts for line in text.splitlines() if line)
+    for line in schemata:
+        if not line.isascii() or ":" not in line:
+            raise fields.invalid("schemata", f"has {line[:64]!r}, which is not RESOURCE:DOMAIN=VALUE")
+    watched = [fields.flag(word) for word in ("enableMonitoring", "enableCMT", "enableMBM")]
+    return Rdt(id=fields.text("closID", default=""), schemata=schemata, monitoring=any(watched))

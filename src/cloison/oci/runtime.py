@@ -113,12 +113,29 @@ class DeviceRule(Record):
     access: str = "rwm"
 
 
+class NetDevice(Record):
+    """A network device of the host that the container gets, and what it is called there."""
+
+    name: str
+    new_name: str
+
+
+class Rdt(Record):
+    """``intelRdt``: a class of service of the resctrl file system."""
+
+    id: str = ""  # "" is one of its own, named like the container
+    schemata: tuple[str, ...] = ()  # lines
+    monitoring: bool = False  # a monitoring group of its own in it
+
+
 class Linux(Record):
     namespaces: tuple[Namespace, ...] = ()
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
     time_offsets: Mapping[str, tuple[int, int]] = {}  # "monotonic" | "boottime" -> (s, ns)
     devices: tuple[Device, ...] = ()
+    net_devices: tuple[NetDevice, ...] = ()
+    rdt: Rdt | None = None
     device_rules: tuple[DeviceRule, ...] = ()  # resources.devices
     cgroups_path: str = ""  # below every hierarchy's root, no leading slash
     resources: Resources = Resources()
@@ -132,7 +149,8 @@ class Linux(Record):
 
     NESTED: ClassVar[Mapping[str, Any]] = {
         "namespaces": Namespace, "uid_mappings": IdMapping, "gid_mappings": IdMapping, "devices": Device,
-        "device_rules": DeviceRule, "resources": Resources, "memory_policy": MemoryPolicy,
+        "device_rules": DeviceRule, "resources": Resources, "memory_policy": MemoryPolicy, "net_devices": NetDevice,
+        "rdt": Rdt,
     }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Container(Record):
     created: str  # RFC 3339
     owner: str
     cgroup: str = ""  # below every hierarchy's root; "" is none of its own
+    rdt: tuple[str, ...] = ()  # directories of the resctrl file system that were made for it, the inner one first
     pid: int = 0  # 0 until it is born
     pid_started: int = 0
     has_process: bool = True

@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cloison.oci.runtime import Hook, Spec
+    from cloison.oci.runtime import Hook, Rdt, Spec
     from cloison.oci_runtime.log import Log
 
 
@@ -79,6 +79,7 @@ class _Creation:
         self._wishes = wishes
         self._session: Session | None = None
         self._met_hooks = False
+        self._classes: list[str] = []  # directories of the resctrl file system to be in
         self.container = Container(
             id=container_id,
             bundle=bundle.directory,
@@ -96,6 +97,8 @@ class _Creation:
         self._containers.save(self.container)
         layout = cgroups.read_layout()
         placement = self._place(layout)
+        if self._spec.linux.rdt is not None:
+            self._allot(self._spec.linux.rdt)
         listener = listen(path(self.container.id, "start"))
         try:
             self._launch(self._surroundings(layout, placement, listener=listener))
@@ -134,6 +137,26 @@ class _Creation:
         cgroups.remove(layout, path)  # left by somebody; nobody is in it
         return self._make_cgroup(layout, path)
 
+    def _allot(self, wanted: Rdt) -> None:
+        """Make the RDT class and its monitoring group as far as they are asked for; see `_note`."""
+        from cloison.linux import resctrl
+
+        root, container_id = resctrl.find_root(), self.container.id
+        directory = resctrl.directory_of(wanted, root=root, container_id=container_id)
+        if resctrl.check(wanted, root=root, container_id=container_id):
+            self._record(rdt=(directory,))
+            try:
+                resctrl.make(directory, wanted.schemata)
+            except Conflict:
+                self._record(rdt=())  # somebody else's, just made
+                raise
+        self._classes = [directory]
+        if wanted.monitoring:
+            group = resctrl.monitoring_group(directory, container_id)
+            self._record(rdt=(group, *self.container.rdt))
+            resctrl.make(group)
+            self._classes.append(group)
+
     def _record(self, **changes: object) -> None:
         self.container = self.container.replace(**changes)
         self._containers.save(self.container)
@@ -163,6 +186,7 @@ class _Creation:
             facts=read_facts(),
             monitor=monitor,
             seccomp=seccomp_filter(self._bundle.config, cache=self._wishes.cache),
+            hand_netlink=bool(self._spec.linux.net_devices),
             keyring=self.container.id if self._wishes.keyring else "",
             console=self._wishes.console,
             preserve=self._wishes.inherited.fds,
@@ -186,12 +210,22 @@ class _Creation:
                 if hooks.create_container:
                     self._run_inner(hooks.create_container)
                 session.start()
+            elif message.kind == "netlink":
+                self._move_devices(message.fd)
             elif message.kind == "listener":
                 self._tell_agent(message.fd)
             elif message.kind == "waiting":
                 return
             elif message.kind in ("closed", "exited"):
                 raise Internal("the container could not be created", why="its first process ended without a word")
+
+    def _move_devices(self, inside: int) -> None:
+        from cloison.linux.net_devices import move_devices
+
+        try:
+            move_devices(self._spec.linux.net_devices, inside=inside)
+        finally:
+            os.close(inside)
 
     def _tell_agent(self, listener: int) -> None:
         agent = connect_agent(self._bundle.config)
@@ -210,6 +244,10 @@ class _Creation:
         except NotFound:
             return  # it failed already; the message that says so is next
         self._record(pid=pid, pid_started=started)
+        for directory in self._classes:
+            from cloison.linux import resctrl
+
+            resctrl.join(directory, pid)
 
     def undo(self, log: Log) -> None:
         """Leave nothing: neither process, control group nor record."""

@@ -73,5 +73,10 @@ def clean_up(containers: Containers, container: Container, *, poststop: Iterable
     """Control group, record, then the hooks ("after the container is deleted"). Raises: Unavailable, Denied."""
     if container.cgroup:
         cgroups.remove(cgroups.read_layout(), container.cgroup)
+    if container.rdt:
+        from cloison.linux import resctrl
+
+        for directory in container.rdt:
+            resctrl.remove(directory)
     containers.remove(container.id)
     run_poststop(poststop, container=container, log=log)

@@ -50,6 +50,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             seccomp=wishes.seccomp,
             keyring=container.id,
             user_namespace=has_own_users(container.pid),
+            shared=_shared(container.pid) if os.geteuid() else (),
             console=console,
             preserve=wishes.preserve,
             machine=plan_machine(wishes.linux),
@@ -109,6 +110,12 @@ def started_at(pid: int) -> int:
         return proc.start_time(pid)
     except NotFound:
         return 0  # the message that says so is next
+
+
+def _shared(pid: int) -> tuple[str, ...]:
+    """The kinds of namespaces that this process has in common with us."""
+    kinds = os.listdir("/proc/self/ns")
+    return tuple(kind for kind in kinds if os.path.samefile(f"/proc/{pid}/ns/{kind}", f"/proc/self/ns/{kind}"))
 
 
 def has_own_users(pid: int) -> bool:

@@ -18,14 +18,30 @@ COPY = "tmpcopyup"
 
 
 def with_mappings(linux: Linux) -> Linux:
-    """A new user namespace without mappings has one id: root inside is the caller outside, as with crun."""
-    is_new = any(namespace.type == "user" and not namespace.path for namespace in linux.namespaces)
-    if not is_new or linux.uid_mappings or linux.gid_mappings:
+    """A new user namespace without mappings has one id: root inside is the caller outside, as with crun.
+
+    One that is joined has its own already; they are read for the sake of the mounts and devices to come.
+    """
+    users = [namespace.path for namespace in linux.namespaces if namespace.type == "user"]
+    if not users or linux.uid_mappings or linux.gid_mappings:
         return linux
+    if users[0]:
+        uids, gids = (_read_mappings(users[0], name) for name in ("uid_map", "gid_map"))
+        return linux.replace(uid_mappings=uids, gid_mappings=gids)
     return linux.replace(
         uid_mappings=(IdMapping(container_id=0, host_id=os.geteuid(), size=1),),
         gid_mappings=(IdMapping(container_id=0, host_id=os.getegid(), size=1),),
     )
+
+
+def _read_mappings(namespace: str, name: str) -> tuple[IdMapping, ...]:
+    """Those of ``/proc/PID/ns/user``; what is elsewhere tells nobody."""
+    try:
+        with open(f"{namespace.removesuffix('ns/user')}{name}", encoding="ascii") as file:
+            rows = [tuple(map(int, line.split())) for line in file]
+    except OSError:
+        return ()
+    return tuple(IdMapping(container_id=inside, host_id=outside, size=size) for inside, outside, size in rows)
 
 
 def fit_mounts(spec: Spec) -> Spec:

@@ -32,6 +32,7 @@ VERBS: Mapping[str, str] = {
     "resume": "lifecycle RESUME",
     "update": "update UPDATE",
     "events": "events EVENTS",
+    "mounts": "mounts_verb MOUNTS",
     "spec": "spec_template SPEC",
     "features": "features FEATURES",
 }

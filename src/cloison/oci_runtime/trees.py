@@ -32,11 +32,13 @@ _WAYS = frozenset(("src-nofollow", "dest-nofollow"))
 class Trees:
     """What one container's mounts come from, until they are made; a context manager that closes.
 
-    ``scratch``: a directory of ours that does not exist yet, for device nodes.
+    ``scratch``: a directory of ours that does not exist yet, for device nodes. ``everything``: open all binds, for a
+    process that does not see the host's mounts any more; no devices then.
     """
 
-    def __init__(self, spec: Spec, *, scratch: str) -> None:
+    def __init__(self, spec: Spec, *, scratch: str, everything: bool = False) -> None:
         self._spec = spec
+        self._everything = everything
         self._scratch = scratch
         self._fds: list[int] = []
         self._nodes: Nodes | None = None
@@ -60,7 +62,8 @@ class Trees:
         """
         spec, linux = self._spec, self._spec.linux
         mounted = tuple(map(self._prepare, spec.mounts))
-        if self._own_users is not None and os.geteuid() == 0 and is_populated(spec.root, spec.mounts):
+        has_nodes = self._own_users is not None and os.geteuid() == 0 and not self._everything
+        if has_nodes and is_populated(spec.root, spec.mounts):
             from cloison.oci_runtime.nodes import Nodes
 
             self._nodes = Nodes(self._scratch)
@@ -106,9 +109,9 @@ class Trees:
         return mount.replace(tree=tree)
 
     def _comes_from_outside(self, mount: Mount) -> bool:
-        if not (_SHARED | _WAYS | IDMAP).isdisjoint(mount.options):
+        if self._everything or not (_SHARED | _WAYS | IDMAP).isdisjoint(mount.options):
             return True
-        return self._own_users == "" and os.geteuid() == 0 and not self._is_reachable(mount.source)
+        return self._own_users is not None and os.geteuid() == 0 and not self._is_reachable(mount.source)
 
     def _is_reachable(self, path: str) -> bool:
         """Whether root inside may pass through every directory on the way, as the modes have it."""

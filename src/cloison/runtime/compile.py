@@ -36,6 +36,7 @@ class Surroundings(Record):
     monitor: MonitorPlan = NO_MONITOR
     seccomp: Filter = UNCONFINED
     configure_network: bool = False  # hand a netlink socket of the new network namespace to client 0 and wait
+    hand_netlink: bool = False  # hand such a socket out, whosever the namespace is, and do not wait
     keyring: str = ""  # name of its session keyring: the container's id
     preserve: tuple[int, ...] = ()  # descriptors of ours that the command gets under the same numbers
     console: int = -1  # a stream socket that takes the terminal's master; -1 leaves it to the monitor
@@ -104,7 +105,7 @@ def _makes_network(namespaces: dict[str, str]) -> bool:
 
 def _rights(facts: HostFacts, namespaces: dict[str, str]) -> HostFacts:
     """Inside a user namespace of its own the child has every capability, over that namespace (user_namespaces(7))."""
-    if not _new_user(namespaces):
+    if "user" not in namespaces:
         return facts
     return facts.replace(permitted=(2 << facts.last_capability) - 1)
 
@@ -121,7 +122,18 @@ def _before_clone(linux: Linux, namespaces: dict[str, str], around: Surroundings
         ops.append(op("join-pid-namespace", namespaces["pid"]))
     if around.placement.into:
         ops.append(op("cgroup-fd", around.placement.into))
-    return tuple(ops)
+    return (*ops, *(op("enter-namespace", path, kind) for kind, path in _entered(namespaces)))
+
+
+def _entered(namespaces: dict[str, str]) -> list[tuple[str, str]]:
+    """What a child in another user namespace could not join: those that do not belong to it. The launcher can, before.
+
+    (word of the kernel, path); the user namespace last, for it takes the launcher's own rights.
+    """
+    if "user" not in namespaces:
+        return []
+    kinds = [kind for kind, path in namespaces.items() if path and kind not in ("pid", "user")]
+    return [(_WORDS.get(kind, kind), namespaces[kind]) for kind in (*kinds, *(("user",) if namespaces["user"] else ()))]
 
 
 def _offsets(linux: Linux, clock: str) -> tuple[int, int]:
@@ -134,7 +146,7 @@ def _beside_child(linux: Linux, namespaces: dict[str, str], around: Surroundings
     A network namespace takes half a millisecond; each write to cgroup.procs may wait for an RCU grace period (10 ms).
     """
     ops = [op("new-network")] if _makes_network(namespaces) else []
-    if linux.uid_mappings:
+    if _new_user(namespaces):
         if around.facts.uid:  # who is not root may map a group only where groups cannot be dropped (user_namespaces(7))
             ops.append(op("setgroups-deny"))
         ops += [op("uid-map", id_map(linux.uid_mappings)), op("gid-map", id_map(linux.gid_mappings))]
@@ -151,15 +163,18 @@ def id_map(mappings: Sequence[IdMapping]) -> str:
 def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     """The child's first steps: identity in a user namespace, namespaces of others, network."""
     ops = []
-    if linux.uid_mappings:
-        ops += [op("await-parent"), op("become", 0, 0)]
+    if _new_user(namespaces):
+        ops.append(op("await-parent"))
+    if "user" in namespaces:
+        ops.append(op("become", 0, 0))
+    entered = [path for _kind, path in _entered(namespaces)]
     for kind, path in namespaces.items():
-        if path and kind != "pid":
+        if path and kind != "pid" and path not in entered:
             ops.append(op("join-namespace", path, _WORDS.get(kind, kind)))
     if namespaces.get("network") == "":
         if not _makes_network(namespaces):
             ops.append(op("loopback-up"))
-        elif around.configure_network:
+        elif around.configure_network or around.hand_netlink:
             ops.append(op("join-network"))
         if around.configure_network:
             # The link to come has IPv4 alone: without this it would give itself an IPv6 address, and believe whatever a
@@ -167,6 +182,8 @@ def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tu
             if around.facts.has_ipv6:
                 ops.append(op("sysctl", "net.ipv6.conf.default.disable_ipv6", 1))
             ops.append(op("send-netlink"))  # early: the caller works on it while we mount
+    if around.hand_netlink:
+        ops.append(op("send-netlink"))
     if around.keyring:
         ops.append(op("keyring", around.keyring))
     return tuple(ops)
@@ -176,7 +193,7 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
     early, late = rootfs.split_at_cgroup(spec.mounts)
     propagation = spec.linux.rootfs_propagation
     mounts = [rootfs.plan_mount(mount) for mount in early]
-    if _makes_network(namespaces) and not around.configure_network:
+    if _makes_network(namespaces) and not (around.configure_network or around.hand_netlink):
         mounts.insert(_first_tied_to_network(early), op("join-network"))
     return (
         rootfs.plan_propagation(spec.mounts),
@@ -208,7 +225,7 @@ def _cgroup_view(
 ) -> tuple[Op, ...]:
     """Last of the mounts: by now the launcher's wait for its cgroup.procs writes is over, or as short as it gets."""
     ops = []
-    if (around.placement.join or around.placed_late) and not spec.linux.uid_mappings:
+    if (around.placement.join or around.placed_late) and not _new_user(namespaces):
         ops.append(op("await-parent"))
     if namespaces.get("cgroup") == "":
         ops.append(op("unshare", "cgroup"))
@@ -252,20 +269,26 @@ def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: Filter = UNCONFINED, keyring: str = "", user_namespace: bool = False,
     console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (), file: str = "",
+    shared: Sequence[str] = (),
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
     Every namespace of that process is joined, also those it shares with the host: joining one's own changes nothing.
     The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told. ``machine``: the container's
-    `process.plan_machine`. ``file``: what is executed, when it is not the first argument.
+    `process.plan_machine`. ``file``: what is executed, when it is not the first argument. ``shared``: those of its
+    namespaces that are our own: who is not root may not join them (and cannot join the others, but from the inside of
+    the container's user namespace).
     """
     cpus = command.exec_cpus
+    enters = user_namespace and facts.uid != 0
     kinds = (*_JOINED, *(("time",) if facts.has_time_namespace else ()), *(("user",) if user_namespace else ()))
+    kinds = tuple(kind for kind in kinds if kind not in shared and not (enters and kind == "user"))
     rights = _rights(facts, {"user": ""} if user_namespace else {})
     return (
         *plan_stdio(stdio),
         op("new-namespaces"),
-        op("join-pid-namespace", pidfd),
+        *((op("enter-namespace", pidfd, "user"),) if enters else ()),
+        *(() if "pid" in shared else (op("join-pid-namespace", pidfd),)),
         *((op("initial-affinity", *cpus.initial),) if cpus.initial else ()),
         *((op("cgroup-fd", placement.into),) if placement.into else ()),
         *(op("cgroup-join", directory) for directory in placement.join),

@@ -21,6 +21,8 @@ _TRIED = {
     "join-network": "cannot join the container's network namespace",
     "time-namespace": "cannot make the container's time namespace",
     "join-pid-namespace": "cannot join the container's pid namespace",
+    "enter-namespace": "cannot join the {1} namespace {0}",
+    "unmount": "cannot unmount {0}",
     "join-namespaces": "cannot join the container's namespaces",
     "join-namespace": "cannot join the {1} namespace {0}",
     "cgroup-fd": "cannot put the container into its cgroup",
