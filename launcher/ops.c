@@ -64,6 +64,7 @@ const struct verb verbs[] = {
 	{ "mask", 1, 'C', "t", op_mask },
 	{ "readonly-path", 1, 'C', "t", op_readonly_path },
 	{ "readonly-root", 0, 'C', "", op_readonly_root },
+	{ "change-root", 1, 'C', "f", op_change_root },
 	{ "pivot-root", 0, 'C', "", op_pivot_root },
 	{ "hostname", 1, 'C', "t", op_hostname },
 	{ "domainname", 1, 'C', "t", op_domainname },

@@ -350,6 +350,18 @@ int op_readonly_root(struct launch *l, const struct op *op)
 	return set_attributes(l, root_of(l), &readonly);
 }
 
+/* In a mount namespace that others live in, whose root must stay where it is. */
+int op_change_root(struct launch *l, const struct op *op)
+{
+	int fd = (int)number(op->arg[0]);
+
+	if (fd < 0 && (fd = l->root) < 0)
+		return refuse(l, EINVAL, "chroot", "no root was mounted");
+	if (fchdir(fd) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		return fail(l, "chroot", "");
+	return 0;
+}
+
 /* In a chroot pivot_root would replace the chroot's mount alone and leave the namespace's root to whoever climbs there, or
  * enters by setns. Entering our own namespace moves root and working directory to its very root (setns(2)). */
 static int leave_chroot(struct launch *l)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,64 @@ def test_a_new_user_namespace_goes_with_a_network_of_somebody_else(door: Door) -
             namespace["path"] = f"/proc/{first}/ns/net"
     door.write("sh", "-c", "readlink /proc/self/ns/net; cat /proc/self/uid_map")
     assert door.ok("run", "t-member").split() == [network, "0", str(OUTSIDE), "1000"]
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[int]:
+    """The pid of somebody with a mount namespace of his own."""
+    with subprocess.Popen(["unshare", "--mount", "sleep", "100"]) as sleeper:
+        while os.readlink(f"/proc/{sleeper.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
+            time.sleep(0.01)
+        yield sleeper.pid
+        sleeper.kill()
+
+
+def join_mounts(door: Door, path: str) -> None:
+    for namespace in door.config["linux"]["namespaces"]:
+        if namespace["type"] == "mount":
+            namespace["path"] = path
+
+
+def test_a_mount_namespace_is_joined_and_left_as_it_was(door: Door, elsewhere: int) -> None:
+    before = Path(f"/proc/{elsewhere}/mountinfo").read_text()
+    join_mounts(door, f"/proc/{elsewhere}/ns/mnt")
+    door.start("t-m", "sh", "-c", "exec sleep 100")
+    pid = door.state("t-m")["pid"]
+    assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink(f"/proc/{elsewhere}/ns/mnt")
+    assert os.readlink(f"/proc/{elsewhere}/root") == "/"
+    assert door.ok("exec", "t-m", "sh", "-c", "echo /*; hostname").split()[-1] == "inside"
+    assert door.ok("exec", "t-m", "ls", "/").split() == sorted(os.listdir(door.bundle / "rootfs"))
+    assert Path(f"/proc/{elsewhere}/mountinfo").read_text() != before
+    door.ok("delete", "--force", "t-m")
+    assert Path(f"/proc/{elsewhere}/mountinfo").read_text() == before
+
+
+def test_a_failure_takes_the_mounts_off_and_no_others(door: Door) -> None:
+    root = door.bundle / "rootfs"
+    script = f"mount --bind {root} {root} && exec sleep 100"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script]) as sleeper:
+        mounts = Path(f"/proc/{sleeper.pid}/mountinfo")
+        while f" {root} " not in mounts.read_text():
+            time.sleep(0.01)
+        before = mounts.read_text()
+        join_mounts(door, f"/proc/{sleeper.pid}/ns/mnt")
+        door.write("no-such-command")
+        assert "no-such-command" in door.fails("run", "t-m")
+        assert mounts.read_text() == before
+        door.config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1}]
+        door.config["linux"]["namespaces"].append({"type": "user"})  # may not join: fails before anything is mounted
+        door.write("true")
+        door.fails("run", "t-m")
+        assert mounts.read_text() == before
+        sleeper.kill()
+    assert door.left() == []
+
+
+def test_the_commands_own_mount_namespace_is_refused(door: Door) -> None:
+    join_mounts(door, "/proc/self/ns/mnt")
+    door.write("true")
+    assert "the one this command runs in" in door.fails("run", "t-m")
+    assert door.left() == []
 
 
 def test_exec_joins_a_user_namespace_and_what_is_outside_of_it(door: Door) -> None:

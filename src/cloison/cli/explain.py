@@ -52,6 +52,7 @@ MEANINGS: Mapping[str, str] = {
     "mask": "hide what would tell about the host",
     "readonly-path": "forbid writing to settings of the kernel",
     "readonly-root": "forbid writing to the root",
+    "change-root": "see that root alone, by chroot",
     "pivot-root": "leave the host's file system behind",
     "hostname": "a host name of its own",
     "domainname": "a domain name of its own",

@@ -38,6 +38,9 @@ class Container(Record):
     owner: str
     cgroup: str = ""  # below every hierarchy's root; "" is none of its own
     rdt: tuple[str, ...] = ()  # directories of the resctrl file system that were made for it, the inner one first
+    mounted_in: str = ""  # path of the mount namespace, somebody else's, that its root is mounted in
+    mounted_inode: int = 0  # and its identity, for paths by pid come again
+    mounted_depth: int = 0  # mounts that its root's path had there before
     pid: int = 0  # 0 until it is born
     pid_started: int = 0
     has_process: bool = True

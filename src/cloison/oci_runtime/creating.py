@@ -13,7 +13,7 @@ from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument, No
 from cloison.linux import cgroups, proc
 from cloison.model.container import Resources, Stdio
 from cloison.model.record import Record
-from cloison.oci_runtime import ending
+from cloison.oci_runtime import ending, joined_mounts
 from cloison.oci_runtime.bundle import Bundle, complete, connect_agent, seccomp_filter
 from cloison.oci_runtime.containers import Container, Containers
 from cloison.oci_runtime.descriptors import Inherited
@@ -95,6 +95,8 @@ class _Creation:
         path = self._containers.path
         write_file(path(self.container.id, "config.json"), self._bundle.text, durable=False)
         self._containers.save(self.container)
+        if place := joined_mounts.given(self._spec.linux):
+            self._record(**joined_mounts.look_at(place, self._spec))
         layout = cgroups.read_layout()
         placement = self._place(layout)
         if self._spec.linux.rdt is not None:

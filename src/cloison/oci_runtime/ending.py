@@ -73,6 +73,10 @@ def clean_up(containers: Containers, container: Container, *, poststop: Iterable
     """Control group, record, then the hooks ("after the container is deleted"). Raises: Unavailable, Denied."""
     if container.cgroup:
         cgroups.remove(cgroups.read_layout(), container.cgroup)
+    if container.mounted_in:
+        from cloison.oci_runtime.joined_mounts import take_off
+
+        take_off(container)
     if container.rdt:
         from cloison.linux import resctrl
 

@@ -39,6 +39,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
     """Its pid and start time; on return the command has been executed. Raises: LaunchFailed and its kinds, NotFound."""
     placement = placement_of(container, below=wishes.below)
     pidfd = proc.open_pidfd(container.pid, container.pid_started)
+    root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_CLOEXEC) if container.mounted_in else -1
     try:
         ops = plan_exec(
             with_home(complete_process(process), f"/proc/{container.pid}/root"),
@@ -50,6 +51,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             seccomp=wishes.seccomp,
             keyring=container.id,
             user_namespace=has_own_users(container.pid),
+            root=root,
             shared=_shared(container.pid) if os.geteuid() else (),
             console=console,
             preserve=wishes.preserve,
@@ -58,6 +60,8 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
         session = launch.launch(ops, id=container.id)
     finally:
         os.close(pidfd)
+        if root >= 0:
+            os.close(root)
     try:
         started = _await_execution(session, container=container, agent=wishes.agent)
     except BaseException:

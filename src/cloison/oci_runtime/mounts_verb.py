@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Conflict, Internal, InvalidArgument
+from cloison.errors import Conflict, InvalidArgument, Unsupported
 from cloison.linux import proc
 from cloison.oci.config_json import parse_config
 from cloison.oci.config_mounts import parse_mount
@@ -37,6 +37,8 @@ def _mounts(call: Call) -> int:
     with containers.lock(container_id):
         if containers.status(container) not in ("created", "running", "paused"):
             raise Conflict(f"cannot change the mounts of container {container_id}", why="container not running")
+        if container.mounted_in:
+            raise Unsupported("cannot change the mounts of a container in somebody else's mount namespace")
         config = parse_config(containers.config(container_id), bundle=container.bundle)
         mounts = _read(path, bundle=os.getcwd(), linux=config.spec.linux)
         if action == "remove":
@@ -68,30 +70,14 @@ def _read(path: str, *, bundle: str, linux: Linux) -> tuple[Mount, ...]:
 def _inside(ops: tuple[Op, ...], *, pid: int, started: int) -> None:
     """Carry these out in the mount namespace of that process. Raises: LaunchFailed, NotFound."""
     from cloison.oci_runtime.executing import has_own_users
-    from cloison.runtime import launch
+    from cloison.oci_runtime.joined_mounts import carry_out
     from cloison.runtime.plan import op
 
     has_users = has_own_users(pid)
-    kinds = ("mnt", "user") if has_users else ("mnt",)
     pidfd = proc.open_pidfd(pid, started)
     try:
-        plan = (
-            op("new-namespaces"),
-            op("join-namespaces", pidfd, *kinds),
-            *((op("become", 0, 0),) if has_users else ()),
-            *ops,
-            op("await-start", "client"),
-            op("exec", "/", "/"),  # never: we hang up
-        )
-        with launch.launch(plan) as session:
-            while True:
-                message = session.receive()
-                if message.error is not None:
-                    raise message.error
-                if message.kind == "waiting":
-                    return
-                if message.kind in ("closed", "exited"):
-                    raise Internal("cannot change the container's mounts", why="the launcher ended without a word")
+        join = op("join-namespaces", pidfd, *(("mnt", "user") if has_users else ("mnt",)))
+        carry_out((join, *((op("become", 0, 0),) if has_users else ()), *ops))
     finally:
         os.close(pidfd)
 

@@ -82,8 +82,8 @@ def _namespaces(namespaces: Sequence[Namespace]) -> dict[str, str]:
 
 
 def _check(spec: Spec, namespaces: dict[str, str], around: Surroundings) -> None:
-    if namespaces.get("mount") != "":
-        raise InvalidArgument("a container needs a mount namespace of its own")
+    if "mount" not in namespaces:
+        raise InvalidArgument("a container needs a mount namespace: its own, or another's")
     if (spec.hostname or spec.domainname) and "uts" not in namespaces:
         raise InvalidArgument("cannot set the hostname", why="the container shares the host's UTS namespace")
     if "time" in namespaces and not around.facts.has_time_namespace:
@@ -132,7 +132,7 @@ def _entered(namespaces: dict[str, str]) -> list[tuple[str, str]]:
     """
     if "user" not in namespaces:
         return []
-    kinds = [kind for kind, path in namespaces.items() if path and kind not in ("pid", "user")]
+    kinds = [kind for kind, path in namespaces.items() if path and kind not in ("pid", "user", "mount")]
     return [(_WORDS.get(kind, kind), namespaces[kind]) for kind in (*kinds, *(("user",) if namespaces["user"] else ()))]
 
 
@@ -191,12 +191,12 @@ def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tu
 
 def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     early, late = rootfs.split_at_cgroup(spec.mounts)
-    propagation = spec.linux.rootfs_propagation
+    propagation, is_own = spec.linux.rootfs_propagation, not namespaces["mount"]
     mounts = [rootfs.plan_mount(mount) for mount in early]
     if _makes_network(namespaces) and not (around.configure_network or around.hand_netlink):
         mounts.insert(_first_tied_to_network(early), op("join-network"))
     return (
-        rootfs.plan_propagation(spec.mounts),
+        *((rootfs.plan_propagation(spec.mounts),) if is_own else ()),
         rootfs.plan_root(spec.root, staging=around.staging),
         *mounts,
         *rootfs.plan_devices(spec.linux.devices, root=spec.root, mounts=spec.mounts),
@@ -209,7 +209,7 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
         *((op("directory", spec.process.cwd, "755"),) if spec.process.cwd != "/" else ()),
         *((op("readonly-root"),) if spec.root.readonly else ()),
         *((op("await-start", "client"),) if around.monitor.pause_for_hooks else ()),
-        op("pivot-root"),
+        op("pivot-root") if is_own else op("change-root", -1),
         *((op("propagation", "/", propagation),) if propagation not in ("", "private", "rprivate") else ()),
     )
 
@@ -269,7 +269,7 @@ def plan_exec(
     command: Process, *, pidfd: int, placement: Placement, stdio: Stdio, facts: HostFacts,
     monitor: MonitorPlan = NO_MONITOR, seccomp: Filter = UNCONFINED, keyring: str = "", user_namespace: bool = False,
     console: int = -1, preserve: Sequence[int] = (), machine: tuple[Op, ...] = (), file: str = "",
-    shared: Sequence[str] = (),
+    shared: Sequence[str] = (), root: int = -1,
 ) -> tuple[Op, ...]:  # fmt: skip
     """One more command in the container whose first process is ``pidfd``, with the same walls around it.
 
@@ -277,7 +277,7 @@ def plan_exec(
     The user namespace alone cannot be joined twice (setns(2), EINVAL), so it must be told. ``machine``: the container's
     `process.plan_machine`. ``file``: what is executed, when it is not the first argument. ``shared``: those of its
     namespaces that are our own: who is not root may not join them (and cannot join the others, but from the inside of
-    the container's user namespace).
+    the container's user namespace). ``root``: a descriptor of its root, where that is not its mount namespace's.
     """
     cpus = command.exec_cpus
     enters = user_namespace and facts.uid != 0
@@ -294,6 +294,7 @@ def plan_exec(
         *(op("cgroup-join", directory) for directory in placement.join),
         *process.plan_oom_score(command, facts=facts),
         op("join-namespaces", pidfd, *kinds),
+        *((op("change-root", root),) if root >= 0 else ()),
         *((op("keyring", keyring),) if keyring else ()),
         *_terminal(command, console),
         *((op("await-parent"),) if placement.join else ()),

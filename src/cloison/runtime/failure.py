@@ -42,6 +42,7 @@ _TRIED = {
     "mask": "cannot mask {0}",
     "readonly-path": "cannot make {0} read-only",
     "readonly-root": "cannot make the root file system read-only",
+    "change-root": "cannot change to the container's root file system",
     "pivot-root": "cannot change to the container's root file system",
     "hostname": "cannot set hostname {0}",
     "sysctl": "cannot set sysctl {0} to {1}",

@@ -109,6 +109,7 @@ VERBS: dict[str, Verb] = {
     "mask": _verb(1, "C"),
     "readonly-path": _verb(1, "C"),
     "readonly-root": _verb(0, "C"),
+    "change-root": _verb(1, "C", 0),
     "pivot-root": _verb(0, "C"),
     "hostname": _verb(1, "C"),
     "domainname": _verb(1, "C"),
