@@ -76,6 +76,6 @@ def test_an_interrupted_unpacking_leaves_nothing(
     presser.start()
     before = store.content()
     with pytest.raises(KeyboardInterrupt):
-        publish(stored, data_root=str(store.root), blobs=store.blobs, store=ImageStore(str(store.root)), progress=held)
+        publish(stored, settings=store.settings, blobs=store.blobs, store=ImageStore(str(store.root)), progress=held)
     presser.join()
     until(lambda: store.content() == before, timeout_s=5, what="the clean-up of late threads")

@@ -9,6 +9,7 @@ import stat
 from cloison.archive.tree import is_whiteout
 from cloison.archive.union import read_xattrs
 from cloison.linux.paths import open_in_root
+from cloison.linux.trees import list_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def differences(one_fd: int, other_fd: int, *, without_times: Collection[bytes])
 
 
 def _compare(one_fd: int, other_fd: int, path: bytes, without_times: set[bytes]) -> Iterator[bytes]:
-    names, others = (set(map(os.fsencode, os.listdir(fd))) for fd in (one_fd, other_fd))
+    names, others = (set(map(os.fsencode, list_names(fd))) for fd in (one_fd, other_fd))
     for name in sorted(names | others):
         below = path + b"/" + name if path else name
         if name not in names or name not in others:

@@ -17,7 +17,7 @@ from cloison.linux.paths import open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = _ROOT | os.O_NOFOLLOW
@@ -44,8 +44,9 @@ class Item:
 class Union:
     """A context manager over directories, topmost first; others may change them while it reads."""
 
-    def __init__(self, directories: Sequence[str]) -> None:
-        """Raises: OSError for one that is not there."""
+    def __init__(self, directories: Sequence[str], *, hidden: Collection[str] = ()) -> None:
+        """``hidden`` are names that a driver uses for itself. Raises: OSError for a directory that is not there."""
+        self._hidden = hidden
         self._fds: list[int] = []
         try:
             for path in directories:
@@ -78,7 +79,7 @@ class Union:
         if directory.path.count(b"/") >= DEFAULT_LIMITS.depth:
             raise InvalidArgument("cannot read the tree", why="its directories are nested too deeply")
         found: dict[str, Item] = {}
-        closed: set[str] = set()  # names about which the layers below have no say
+        closed = set(self._hidden)  # names about which the layers below have no say
         for layer in directory.layers:
             try:
                 fd = self._open_directory(directory.path, layer)

@@ -8,7 +8,7 @@ from cloison.engine.garbage import blobs_of, open_store
 from cloison.images.records import ImageStore
 from cloison.linux.trees import usage_of
 from cloison.model.usage import ContainerUsage, ImageUsage, StoreUsage, VolumeUsage
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.blobs import Blobs
 from cloison.volumes import mounts as volumes
 
@@ -31,7 +31,7 @@ def measure(settings: Settings, containers: Sequence[ContainerRecord]) -> StoreU
 
 def measure_images(settings: Settings) -> int:
     """Bytes of all layers and blobs, those of images that are coming in included."""
-    snapshots = Overlay(settings.data_root)
+    snapshots = open_snapshots(settings)
     layers = sum(usage_of(snapshots.layer_path(layer)) for layer in snapshots.list_layers())
     return layers + usage_of(snapshots.incoming) + usage_of(f"{settings.data_root}/blobs")
 
@@ -42,7 +42,7 @@ class _Account:
         self._containers = containers
         self._store = ImageStore(settings.data_root)
         self._blobs = Blobs(settings.data_root)
-        self._snapshots = Overlay(settings.data_root)
+        self._snapshots = open_snapshots(settings)
         self._claimed: dict[str, int] = {}  # what has been counted as an object's, by path
 
     def usage(self) -> StoreUsage:

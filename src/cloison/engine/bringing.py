@@ -48,7 +48,7 @@ class Bringing:
         from cloison.images.progress import NoProgress
 
         image = publish(
-            stored, data_root=self._settings.data_root, blobs=self.blobs, store=self._store,
+            stored, settings=self._settings, blobs=self.blobs, store=self._store,
             progress=progress or NoProgress(), repo_digests=repo_digests,
         )  # fmt: skip
         self._brought.add(image.id)

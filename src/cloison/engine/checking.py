@@ -16,7 +16,7 @@ from cloison.images.layout import read_manifest
 from cloison.images.records import ImageStore
 from cloison.model.usage import Problem
 from cloison.oci.image import chain_ids, parse_config
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.blobs import Blobs
 from cloison.store.containers import ContainerStore
 
@@ -46,7 +46,7 @@ class _Checker:
         self._quick = quick
         self._store = ImageStore(settings.data_root)
         self._blobs = Blobs(settings.data_root)
-        self._snapshots = Overlay(settings.data_root)
+        self._snapshots = open_snapshots(settings)
         self._containers = ContainerStore(settings)
         self._needed = {layer for record in self._containers.records() for layer in record.layers}
 

@@ -12,7 +12,7 @@ import time
 from cloison.engine import names
 from cloison.errors import Conflict, InvalidArgument
 from cloison.model.container import ContainerRecord
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.containers import ContainerStore, Running
 from cloison.volumes import mounts as volumes
 
@@ -43,7 +43,7 @@ def create_container(
     lock = store.begin(container_id)
     try:
         store.save(record, durable=durable)
-        Overlay(settings.data_root).prepare(container_id, record.layers, volatile=spec.auto_remove)
+        open_snapshots(settings).prepare(container_id, record.layers, volatile=spec.auto_remove)
         if starts and spec.auto_remove:
             begin_run(container_id, settings=settings)  # before it is whole: after a crash it is the rest of a run
         return _with_name(record, store, durable=durable), lock
@@ -122,7 +122,7 @@ def _with_name(record: ContainerRecord, store: ContainerStore, *, durable: bool)
 def discard(record: ContainerRecord, *, settings: Settings, with_volumes: bool = True) -> None:
     """Undo everything a container has on disk, in the order that a crash half-way leaves recognisable."""
     store = ContainerStore(settings)
-    snapshots = Overlay(settings.data_root)
+    snapshots = open_snapshots(settings)
     snapshots.remove(record.id)
     for target in record.volumes if with_volumes else ():
         name = volumes.anonymous_name(record.id, target)

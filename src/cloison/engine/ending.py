@@ -14,6 +14,7 @@ from cloison.errors import Conflict, NotFound
 from cloison.linux import cgroups
 from cloison.model.container import ContainerState
 from cloison.runtime.session import parse_exit
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.atomic import read_file
 from cloison.store.containers import ContainerStore, Running
 
@@ -80,6 +81,7 @@ def clean_up(record: ContainerRecord, running: Running, *, settings: Settings, s
     if keep:
         store.save_state(record, state, durable=True)
     cgroups.remove(cgroups.read_layout(), running.cgroup)
+    open_snapshots(settings).release(record.id)
     if running.attachment is not None:
         from cloison.networks import bridge
 
@@ -195,10 +197,9 @@ def _settle(container_id: str, *, settings: Settings, store: ContainerStore) -> 
 
 def _purge(container_id: str, *, settings: Settings, store: ContainerStore) -> None:
     """A creation that died before its record: at most directories exist."""
-    from cloison.snapshots.overlay import Overlay
     from cloison.store.containers import remove_tree
 
-    Overlay(settings.data_root).remove(container_id)
+    open_snapshots(settings).remove(container_id)
     remove_tree(store.home(container_id, transient=False))
     store.forget_run(container_id)
 
@@ -209,10 +210,8 @@ def sweep_after_boot(settings: Settings) -> None:
     Only what is older than this boot can be such a rest. Several commands may be the first at once, and what one of
     them is making has no name yet when another looks; nor does it know of containers of another run root.
     """
-    from cloison.snapshots.overlay import Overlay
-
     store = ContainerStore(settings)
-    snapshots = Overlay(settings.data_root)
+    snapshots = open_snapshots(settings)
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     known = {record.id for record in store.records() if store.owner_of(record.name) == record.id}
     for container_id in (store.kept_ids() | set(snapshots.list_containers())) - known:

@@ -30,11 +30,11 @@ def open_store(settings: Settings) -> None:
 
 def sweep(settings: Settings) -> None:
     """Remove what crashes left half-written."""
-    from cloison.snapshots.overlay import Overlay
+    from cloison.snapshots.drivers import open_snapshots
     from cloison.store.blobs import Blobs
 
     Blobs(settings.data_root).sweep()
-    Overlay(settings.data_root).sweep()
+    open_snapshots(settings).sweep()
 
 
 def collect(settings: Settings, *, measure: bool = False) -> int:
@@ -59,13 +59,13 @@ class _Collection:
     """Mark from images and containers, sweep layers and blobs; nobody else adds or removes meanwhile."""
 
     def __init__(self, settings: Settings, store: ImageStore, *, measure: bool) -> None:
-        from cloison.snapshots.overlay import Overlay
+        from cloison.snapshots.drivers import open_snapshots
         from cloison.store.blobs import Blobs
 
         self._settings = settings
         self._store = store
         self._blobs = Blobs(settings.data_root)
-        self._snapshots = Overlay(settings.data_root)
+        self._snapshots = open_snapshots(settings)
         self._measure = measure
 
     def run(self) -> int:
@@ -108,9 +108,9 @@ def uses(settings: Settings) -> Sequence[ImageUse]:
 
 def removal_lines(removals: Sequence[Removal], *, settings: Settings) -> Sequence[str]:
     """What removals did, as docker tells it; layers that others have are not gone."""
-    from cloison.snapshots.overlay import Overlay
+    from cloison.snapshots.drivers import open_snapshots
 
-    snapshots = Overlay(settings.data_root)
+    snapshots = open_snapshots(settings)
     lines: list[str] = []
     for removal in removals:
         lines += [f"Untagged: {name}" for name in removal.untagged]

@@ -20,7 +20,7 @@ from cloison.runtime.launch import Repeated
 from cloison.runtime.monitor import MonitorPlan
 from cloison.runtime.session import connect as connect_session
 from cloison.runtime.session import listen
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.containers import ContainerStore, Running
 from cloison.store.locks import Lock
 
@@ -126,7 +126,7 @@ class _Start:
         self, around: Surroundings, neighbours: specs.Neighbours, *, files: str, stdio: Stdio
     ) -> templates.Template:
         record, settings = self._record, self._settings
-        root = Overlay(settings.data_root).mount_of(record.id, record.layers, volatile=record.spec.auto_remove)
+        root = open_snapshots(settings).mount_of(record.id, record.layers, volatile=record.spec.auto_remove)
         build = specs.build_spec(
             record,
             root=root,
@@ -295,7 +295,7 @@ def reap_command(container_id: str, settings: Settings) -> tuple[str, ...]:
 
 def explain(record: ContainerRecord, *, settings: Settings, stdio: Stdio) -> str:
     """The plan of a container that is not made, as text: nothing is leased, mounted or written."""
-    root = Overlay(settings.data_root).plan_mount(record.id, record.layers, volatile=record.spec.auto_remove)
+    root = open_snapshots(settings).plan_mount(record.id, record.layers, volatile=record.spec.auto_remove)
     facts = read_facts()
     neighbours = specs.find_neighbours(record.spec, settings=settings)
     files = ContainerStore(settings).run_dir(record.id)

@@ -7,7 +7,7 @@ import os
 from cloison.archive.fingerprint import differences
 from cloison.errors import CloisonError
 from cloison.model.usage import Problem
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.store.blobs import Blobs
 from cloison.store.containers import ContainerStore
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cloison.model.image import Image
     from cloison.model.settings import Settings
-    from cloison.snapshots.staging import Staged
+    from cloison.snapshots.snapshotter import StagedLayer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -36,7 +36,7 @@ class LayerCheck:
     """Looks at each layer once, whatever number of images have it."""
 
     def __init__(self, settings: Settings, *, quick: bool, repair: bool) -> None:
-        self._snapshots = Overlay(settings.data_root)
+        self._snapshots = open_snapshots(settings)
         self._blobs = Blobs(settings.data_root)
         self._containers = ContainerStore(settings)
         self._quick = quick
@@ -72,14 +72,14 @@ class LayerCheck:
         finally:
             staged.discard()
 
-    def _stage(self, blob: str) -> Staged:
+    def _stage(self, blob: str) -> StagedLayer:
         fd = self._blobs.open(blob)
         try:
             return self._snapshots.stage(_Blob(fd))
         finally:
             os.close(fd)
 
-    def _difference(self, staged: Staged, chain: str, below: tuple[str, ...]) -> str:
+    def _difference(self, staged: StagedLayer, chain: str, below: tuple[str, ...]) -> str:
         """What is wrong with it, in words; "" is nothing."""
         staged.adopt(below)
         fd = os.open(self._snapshots.layer_path(chain), _DIRECTORY)
@@ -91,7 +91,7 @@ class LayerCheck:
             os.close(fd)
         return "" if first is None else f"/{os.fsdecode(first)} is not as it was unpacked"
 
-    def _replace(self, staged: Staged, chain: str, below: tuple[str, ...]) -> str:
+    def _replace(self, staged: StagedLayer, chain: str, below: tuple[str, ...]) -> str:
         """Not under a container that runs: what it has open would vanish."""
         for record in self._containers.records():
             if chain in record.layers and self._containers.monitor_lives(record.id):

@@ -10,7 +10,7 @@ from cloison.linux.trees import usage_of
 from cloison.model.record import Record
 from cloison.model.units import parse_rfc3339_ns
 from cloison.model.usage import Pruned
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 from cloison.volumes import mounts as volumes
 
 TYPE_CHECKING = False
@@ -106,7 +106,7 @@ def _created_ns(image: Image) -> int:
 
 def prune_containers(containers: Containers, *, settings: Settings, only: PruneFilter) -> Pruned:
     """Every container that does not run. Its anonymous volumes stay, as in docker."""
-    snapshots = Overlay(settings.data_root)
+    snapshots = open_snapshots(settings)
     removed, reclaimed = [], 0
     for record in containers.list(all=True):
         if record.state.status in ("running", "paused") or not only.passes(record.labels, record.created_ns):
@@ -130,7 +130,7 @@ def prune_volumes(containers: Containers, *, settings: Settings) -> Pruned:
             continue
         path = volumes.anonymous_path(settings.data_root, name)
         reclaimed += usage_of(path)
-        Overlay(settings.data_root).remove_directory(path)
+        open_snapshots(settings).remove_directory(path)
         removed.append(name)
     return Pruned(removed=tuple(removed), reclaimed_bytes=reclaimed)
 

@@ -16,7 +16,7 @@ from cloison.errors import InvalidArgument, Unsupported
 from cloison.images.crew import Crew
 from cloison.model.image import Image
 from cloison.oci.image import chain_ids, parse_config
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from cloison.images.progress import Progress
     from cloison.images.records import ImageStore
     from cloison.model.reference import Reference
+    from cloison.model.settings import Settings
     from cloison.oci.image import ConfigDocument, Descriptor
-    from cloison.snapshots.staging import Staged
+    from cloison.snapshots.snapshotter import Snapshotter, StagedLayer
     from cloison.store.blobs import Blobs
 
 _MAX_WORKERS = 4
 
 
 def publish(
-    stored: StoredImage, *, data_root: str, blobs: Blobs, store: ImageStore, progress: Progress,
+    stored: StoredImage, *, settings: Settings, blobs: Blobs, store: ImageStore, progress: Progress,
     repo_digests: tuple[str, ...] = (),
 ) -> Image:  # fmt: skip
     """Unpack what is missing and make the image visible under its references (dangling without any).
@@ -45,7 +46,7 @@ def publish(
     document = parse_config(stored.config)
     if len(document.diff_ids) != len(stored.layers):
         raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
-    unpacker = _Unpacker(document, stored.layers, data_root=data_root, blobs=blobs, progress=progress)
+    unpacker = _Unpacker(document, stored.layers, settings=settings, blobs=blobs, progress=progress)
     with unpacker.claim(), unpacker:
         unpacker.stage()
         blobs.sync()
@@ -74,17 +75,17 @@ class _Unpacker:
         document: ConfigDocument,
         layers: Sequence[Descriptor],
         *,
-        data_root: str,
+        settings: Settings,
         blobs: Blobs,
         progress: Progress,
     ) -> None:
         self.chains = chain_ids(document.diff_ids)
-        self.snapshots = Overlay(data_root)
+        self.snapshots = open_snapshots(settings)
         self._diff_ids = document.diff_ids
         self._layers = layers
         self._blobs = blobs
         self._progress = progress
-        self._staged: dict[int, Staged] = {}
+        self._staged: dict[int, StagedLayer] = {}
         self._is_open = True
         self._lock = threading.Lock()
         self._crew = Crew([partial(self._stage, i) for i in self._missing()])
@@ -157,7 +158,7 @@ class _Unpacker:
                 why=f"it unpacks to {staged.applied.diff_id}, not {self._diff_ids[i]}",
             )
 
-    def _keep(self, i: int, staged: Staged) -> None:
+    def _keep(self, i: int, staged: StagedLayer) -> None:
         with self._lock:
             wanted = self._is_open
             if wanted:
@@ -186,13 +187,16 @@ class _Watched:
 
 
 def _layer_sizes(
-    chains: Sequence[str], fresh: dict[str, int], *, store: ImageStore, snapshots: Overlay
+    chains: Sequence[str], fresh: dict[str, int], *, store: ImageStore, snapshots: Snapshotter
 ) -> tuple[int, ...]:
     """Unpacked bytes of each layer: counted a moment ago, known from another image, or measured."""
     if len(fresh) < len(chains):
         for listing in store.list():
             fresh = dict(zip(listing.image.layers, listing.image.layer_sizes, strict=False)) | fresh
-    return tuple(fresh[chain] if chain in fresh else snapshots.layer_size(chain) for chain in chains)
+    return tuple(
+        fresh[chain] if chain in fresh else snapshots.layer_size(chain, below=chains[:i])
+        for i, chain in enumerate(chains)
+    )
 
 
 def _short(digest: str) -> str:

@@ -76,14 +76,14 @@ class Puller:
 
     def _is_whole(self, image: Image) -> bool:
         """Whether its documents are undamaged and its layers unpacked."""
-        from cloison.snapshots.overlay import Overlay
+        from cloison.snapshots.drivers import open_snapshots
 
         try:
             for digest in (image.id, image.digest):
                 self._blobs.read(digest)
         except CloisonError:
             return False
-        snapshots = Overlay(self._settings.data_root)
+        snapshots = open_snapshots(self._settings)
         return all(snapshots.has(layer) for layer in image.layers)
 
     def fetch(self, text: str, *, platform: str, every_platform: bool) -> tuple[StoredImage, tuple[str, ...]]:

@@ -16,8 +16,8 @@ from cloison.model.record import Record
 from cloison.oci.runtime import Device, DeviceRule, Linux, Process, Root, Spec, User
 from cloison.runtime import defaults, seccomp_cache, sysctls
 from cloison.runtime.process import UNCONFINED, Filter
+from cloison.snapshots.drivers import open_snapshots
 from cloison.snapshots.lookup import read_small_file
-from cloison.snapshots.overlay import Overlay
 from cloison.store.containers import ContainerStore
 from cloison.volumes import mounts as volumes
 
@@ -189,7 +189,7 @@ def build_exec(
 
 
 def _identity(record: ContainerRecord, *, settings: Settings, groups: tuple[str, ...] | None = None) -> users.Identity:
-    directories = Overlay(settings.data_root).directories_of(record.id, record.layers)
+    directories = open_snapshots(settings).directories_of(record.id, record.layers)
     return users.resolve_user(
         record.user,
         record.spec.groups if groups is None else groups,

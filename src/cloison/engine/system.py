@@ -67,17 +67,20 @@ class System:
         """Counts, places and the host's facts, under the names that Docker's ``info`` has where it has them."""
         from cloison.engine.containers import Containers
         from cloison.engine.images import Images
+        from cloison.snapshots.drivers import open_snapshots
 
         open_roots(self._settings)
         states = [record.state.status for record in Containers(self._settings).list(all=True)]
         layout = cgroups.read_layout()
+        snapshots = open_snapshots(self._settings)
         return {
             "Containers": len(states),
             "ContainersRunning": states.count("running"),
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
             "Images": len({listing.image.id for listing in Images(self._settings).list()}),
-            "Driver": "overlay",
+            "Driver": snapshots.name,
+            "DriverStatus": snapshots_status(self._settings, snapshots.name),
             "DataRoot": self._settings.data_root,
             "RunRoot": self._settings.run_root,
             "CgroupVersion": _cgroup_version(layout),
@@ -91,6 +94,19 @@ class System:
             "Name": os.uname().nodename,
             "ServerVersion": cloison.__version__,
         }
+
+
+def snapshots_status(settings: Settings, name: str) -> list[str]:
+    """Why this storage driver, and what kept those that would have been taken before it."""
+    from cloison.snapshots.drivers import NAMES, is_kept, why_not
+
+    if settings.storage_driver:
+        return ["asked for"]
+    others = [(other, why_not(other, settings.data_root)) for other in NAMES[: NAMES.index(name)]]
+    told = [f"{other}: {why}" for other, why in others if why]
+    if told:
+        return told
+    return ["the data root has it already" if is_kept(settings.data_root) else "the first that works"]
 
 
 def _cgroup_version(layout: cgroups.Layout) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from cloison.archive.changes import CONTENT, TOUCHED, compare
+from cloison.archive.changes import CONTENT, compare
 from cloison.archive.layer_writer import write_tree
 from cloison.archive.union import Union
 from cloison.errors import Unavailable
 from cloison.model.image import FileChange
-from cloison.snapshots.overlay import Overlay
+from cloison.snapshots.drivers import open_snapshots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloison.archive.writer import Writable
     from cloison.model.container import ContainerRecord
     from cloison.model.settings import Settings
+    from cloison.snapshots.snapshotter import Snapshotter
 
 
 def container_changes(record: ContainerRecord, *, settings: Settings) -> Sequence[FileChange]:
@@ -31,35 +32,37 @@ def container_changes(record: ContainerRecord, *, settings: Settings) -> Sequenc
 @contextmanager
 def changed_tree(record: ContainerRecord, *, settings: Settings) -> Iterator[tuple[Union, list[Change]]]:
     """A container's files, and how they differ from its image's; the root itself is no change of its own."""
-    snapshots = Overlay(settings.data_root)
-    with _open(snapshots.layer_directories(record.layers)) as old:
-        with _open(snapshots.directories_of(record.id, record.layers)) as new, _errors():
-            changes = list(compare(old, new, by=TOUCHED))
+    snapshots = open_snapshots(settings)
+    with _open(snapshots.base_directories(record.layers), snapshots) as old:
+        with _open(snapshots.directories_of(record.id, record.layers), snapshots) as new, _errors():
+            changes = list(compare(old, new, by=snapshots.compare_by))
             yield new, [] if len(changes) == 1 and _is_root(changes[0]) else changes
 
 
 def export_container(record: ContainerRecord, out: Writable, *, settings: Settings) -> None:
     """All files of a container as a tar stream; a running one goes on meanwhile. Raises: Unavailable, OSError."""
-    with _open(Overlay(settings.data_root).directories_of(record.id, record.layers)) as tree, _errors():
+    snapshots = open_snapshots(settings)
+    with _open(snapshots.directories_of(record.id, record.layers), snapshots) as tree, _errors():
         write_tree(tree, out, pad=True)
 
 
 def image_changes(old: Sequence[str], new: Sequence[str], *, settings: Settings) -> Sequence[FileChange]:
     """What differs between two images, given by their layers, base first; times do not count, contents do."""
-    snapshots = Overlay(settings.data_root)
-    with _open(snapshots.layer_directories(old)) as before, _open(snapshots.layer_directories(new)) as after, _errors():
-        return _render(compare(before, after, by=CONTENT))
+    snapshots = open_snapshots(settings)
+    with _open(snapshots.layer_directories(old), snapshots) as before:
+        with _open(snapshots.layer_directories(new), snapshots) as after, _errors():
+            return _render(compare(before, after, by=CONTENT))
 
 
 def layer_changes(layers: Sequence[str], *, settings: Settings) -> Sequence[FileChange]:
     """What the topmost of these layers added to, changed of and deleted from those below it."""
-    snapshots = Overlay(settings.data_root)
-    with _open(snapshots.layer_directories(layers)) as after:
+    snapshots = open_snapshots(settings)
+    with _open(snapshots.layer_directories(layers), snapshots) as after:
         if len(layers) == 1:
             with _errors():
                 return [FileChange(kind="A", path=f"/{os.fsdecode(path)}") for path in _paths(after)]
-        with _open(snapshots.layer_directories(layers[:-1])) as before, _errors():
-            return _render(compare(before, after, by=TOUCHED))
+        with _open(snapshots.layer_directories(layers[:-1]), snapshots) as before, _errors():
+            return _render(compare(before, after, by=snapshots.compare_by))
 
 
 def _paths(tree: Union) -> Iterator[bytes]:
@@ -84,9 +87,9 @@ def _is_root(change: Change) -> bool:
     return change[1] is not None and not change[1].path
 
 
-def _open(directories: Sequence[str]) -> Union:
+def _open(directories: Sequence[str], snapshots: Snapshotter) -> Union:
     with _errors():
-        return Union(directories)
+        return Union(directories, hidden=snapshots.hidden)
 
 
 @contextmanager

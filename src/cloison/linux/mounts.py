@@ -1,4 +1,4 @@
-"""Mounts that are attached nowhere yet: opened here, put into place by the launcher."""
+"""Mounts that are attached nowhere yet: opened here, put into place by the launcher, or `linux/host_mounts.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ def map_ids(tree: int, *, user_namespace: int, recursive: bool) -> None:
     syscall(_MOUNT_SETATTR, tree, address_of(empty), flags, address_of(attributes), len(attributes))
 
 
-def new_file_system(kind: str, options: tuple[str, ...]) -> int:
+# linux/mount.h, MOUNT_ATTR_…
+READ_ONLY, NO_SETUID, NO_DEVICES = 1, 2, 4
+
+
+def new_file_system(kind: str, options: tuple[str, ...], *, attributes: int = 0) -> int:
     """A new file system of this type, mounted nowhere; options are ``key=value`` or ``flag``. Raises: OSError."""
     fs = syscall(_FSOPEN, address_of(name := _text(kind)), 1)
     try:
@@ -47,7 +51,7 @@ def new_file_system(kind: str, options: tuple[str, ...]) -> int:
             command = _STRING if equals else _FLAG
             syscall(_FSCONFIG, fs, command, address_of(key_text), address_of(value_text) if equals else 0, 0)
         syscall(_FSCONFIG, fs, _CREATE, 0, 0, 0)
-        return syscall(_FSMOUNT, fs, 1, 0)
+        return syscall(_FSMOUNT, fs, 1, attributes)
     finally:
         os.close(fs)
         del name

@@ -18,6 +18,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 64
 
 
+def list_names(fd: int) -> list[str]:
+    """What is in a directory now; btrfs lists through a descriptor what was there when it was opened, or rewound."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.listdir(fd)
+
+
 def remove_tree(parent_fd: int, name: str | bytes) -> bool:
     """Remove a file or a whole directory. Returns whether it was there.
 

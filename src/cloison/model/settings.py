@@ -23,6 +23,7 @@ class Settings(Record):
     http_proxy: str = ""  # http://[user:password@]host:port, for registries over plain HTTP
     https_proxy: str = ""  # the same, for all other registries
     no_proxy: str = ""  # hosts and domain suffixes, comma-separated, or "*"
+    storage_driver: str = ""  # overlay, btrfs, fuse-overlayfs, native; "" is the first that works
     keep_storage_bytes: int = 0  # images that nobody uses go, the longest unused first, above this; 0 is no budget
     debug: bool = False
     # Where registries' credentials, certificates and mirrors are looked for; as they stand, nowhere
@@ -55,6 +56,7 @@ def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str 
     return Settings(
         data_root=data, run_root=run, instance=_instance(run), subnet=environ.get("CLOISON_SUBNET", ""),
         insecure_registries=insecure,
+        storage_driver=environ.get("CLOISON_STORAGE_DRIVER", ""),
         keep_storage_bytes=_size(environ, "CLOISON_KEEP_STORAGE"), debug=bool(environ.get("CLOISON_DEBUG")),
         http_proxy=environ.get("http_proxy") or environ.get("HTTP_PROXY", ""),
         https_proxy=environ.get("https_proxy") or environ.get("HTTPS_PROXY", ""),

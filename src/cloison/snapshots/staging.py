@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_SUFFIX = ".lock"
+TREE_SUFFIX = ".tree"  # beside what is unpacked, where a driver keeps whole trees
 
 
 class Staged:
@@ -48,7 +49,7 @@ class Staged:
     def commit(self, chain_id: str, *, below: Sequence[str] = ()) -> None:
         self.adopt(below)
         try:
-            os.rename(self._path, self._layer_path(chain_id))
+            os.rename(self._finished(), self._layer_path(chain_id))
         except OSError as err:
             # a layer of the same chain ID has the same content: whoever came first may keep the name
             if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -67,15 +68,22 @@ class Staged:
             for fd in lower_fds:
                 os.close(fd)
 
+    def _finished(self) -> str:
+        """What is renamed to its name."""
+        return self._path
+
     def discard(self) -> None:
         if self.fd < 0:
             return
         os.close(self.fd)
         self.fd = -1
         try:
-            _remove(self._path)
+            self._remove(self._path)
         finally:
             self._release()
+
+    def _remove(self, path: str) -> None:
+        _remove(path)
 
     def _release(self) -> None:
         os.unlink(self._path + _LOCK_SUFFIX)
@@ -84,7 +92,11 @@ class Staged:
 
 def stage(stream: Readable, *, incoming: str, layer_path: Callable[[str], str]) -> Staged:
     """Unpack a stream. Raises: InvalidArgument, Unavailable, Denied; then nothing is left."""
-    staged = Staged(incoming, layer_path)
+    return filled(Staged(incoming, layer_path), stream)
+
+
+def filled(staged: Staged, stream: Readable) -> Staged:
+    """Unpack into what is staged, which is thrown away when that fails."""
     try:
         staged.fill(stream)
     except BaseException:
@@ -116,7 +128,8 @@ def _remove_abandoned(lock_path: str) -> bool:
     except BlockingIOError:
         return False
     try:
-        _remove(lock_path.removesuffix(_LOCK_SUFFIX))
+        for path in (lock_path.removesuffix(_LOCK_SUFFIX), lock_path.removesuffix(_LOCK_SUFFIX) + TREE_SUFFIX):
+            _remove(path)
         os.unlink(lock_path)
     finally:
         lock.release()

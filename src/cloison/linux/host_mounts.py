@@ -1,0 +1,47 @@
+"""Mounts on the host itself: few things need one (images that people look into, overlay in user space)."""
+
+from __future__ import annotations
+
+import os
+
+from cloison.linux.libc import address_of, syscall
+
+_MOVE_MOUNT = 429  # the same everywhere, as all calls since Linux 5.1
+_UMOUNT2 = {"x86_64": 166, "aarch64": 39}
+_EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
+_DETACH, _NO_FOLLOW = 2, 8  # umount2(2)
+_AT_FDCWD = -100
+
+
+def attach(mount_fd: int, target: str) -> None:
+    """Put a new mount on a directory. Raises: OSError."""
+    empty, path = _text(""), _text(target)
+    syscall(_MOVE_MOUNT, mount_fd, address_of(empty), _AT_FDCWD, address_of(path), _EMPTY_PATH)
+
+
+def unmount(path: str) -> None:
+    """Take the topmost mount off a directory, at once, even when somebody uses it. Raises: OSError."""
+    target = _text(path)
+    syscall(_UMOUNT2[os.uname().machine], address_of(target), _DETACH | _NO_FOLLOW)
+
+
+def mountpoints(below: str) -> list[str]:
+    """What is mounted below a directory, deepest last."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        targets = [_unescaped(line.split(" ")[4]) for line in file]
+    return [target for target in targets if target.startswith(f"{below}/")]
+
+
+def is_mountpoint(path: str) -> bool:
+    """Whether something is mounted on this very directory, a file system whose process has died included."""
+    return path in mountpoints(os.path.dirname(path))
+
+
+def _text(text: str) -> bytearray:
+    return bytearray(os.fsencode(text) + b"\0")
+
+
+def _unescaped(text: str) -> str:
+    """Blanks and the like come as octal numbers (proc_pid_mountinfo(5))."""
+    parts = text.split("\\")
+    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
