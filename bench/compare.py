@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import measure
+import runtimes
 from measure import Once, Sample
-from peers import OUR_RUN_ROOT, TRUE, Cloison, Docker, Peer, Podman, Sdk, bundle, missing, rootfs_tar, runtime_once
+from peers import OUR_RUN_ROOT, TRUE, Cloison, Docker, Peer, Podman, Runtime, Sdk, missing, rootfs_tar
 
 from cloison.model.settings import settings_for
 
@@ -36,6 +37,7 @@ def main() -> int:
     )
     parser.add_argument("--disk", action="store_true", help="images and layers on /var/tmp instead of on a tmpfs")
     parser.add_argument("--only", default="", help="comma-separated peers: cloison, docker, podman, runc, crun")
+    parser.add_argument("--only-oci", action="store_true", help="the OCI runtimes alone")
     options = parser.parse_args()
     if os.geteuid() != 0:
         return fail("the benchmark needs root: sudo make bench")
@@ -64,7 +66,9 @@ def main() -> int:
 
 def cgroup_directories() -> set[str]:
     """Those of the engines compared here; anybody else's are none of our business."""
-    own = {"docker", "libpod_parent", "bench-true", settings_for({"CLOISON_RUN_ROOT": OUR_RUN_ROOT}).cgroup_parent}
+    own = {"docker", "libpod_parent", "bench-true", "bench-life", "cloison-oci-bench-true", "cloison-oci-bench-life"}
+    own |= {f"{runtimes.TARGET}-{name}" for name in ("runc", "crun")} | {f"cloison-oci-{runtimes.TARGET}-cloison"}
+    own |= {settings_for({"CLOISON_RUN_ROOT": OUR_RUN_ROOT}).cgroup_parent}
     return {top for top, _, _ in os.walk("/sys/fs/cgroup") if own.intersection(top.split("/")[4:6])}
 
 
@@ -79,6 +83,7 @@ def compare(directory: Path, options: argparse.Namespace) -> int:
     ours = Cloison()
     ours.start(directory, archive)
     engines: list[Peer] = [ours]
+    bare: dict[str, Runtime] = {}
     print_machine()
     try:
         for peer, programs in (
@@ -87,12 +92,16 @@ def compare(directory: Path, options: argparse.Namespace) -> int:
         ):
             if not wanted or peer.name in wanted:
                 engines += start(peer, programs, directory=directory, archive=archive)
-        runtimes = bare_runtimes(directory, wanted)
-        latencies(engines, runtimes, runs=options.runs, sdk=Sdk(ours))
+        bare |= runtimes.find_runtimes(directory, wanted)
+        if options.only_oci:
+            engines, options.parallel = engines[:1], 0
+        latencies(engines, bare, directory=directory, options=options, sdk=Sdk(ours))
         memory(engines)
+        runtimes.sizes(bare.values(), directory)
         if options.parallel:
             parallel(ours, rounds=options.parallel)
     finally:
+        runtimes.stop(bare.values())
         for engine in engines:
             engine.stop()
     return 0
@@ -112,24 +121,9 @@ def start(peer: Peer, programs: tuple[str, ...], *, directory: Path, archive: Pa
         return []
 
 
-def bare_runtimes(directory: Path, wanted: set[str]) -> dict[str, Once]:
-    found: dict[str, Once] = {}
-    for name in ("runc", "crun"):
-        if wanted and name not in wanted:
-            continue
-        if missing(name, "runc"):
-            print(f"- {name}: not installed")
-            continue
-        once = runtime_once(name, bundle(directory) if not found else directory)
-        try:
-            once()
-            found[name] = once
-        except (measure.Failed, ValueError) as err:
-            print(f"- {name}: takes no part: {err}")
-    return found
-
-
-def latencies(engines: list[Peer], runtimes: dict[str, Once], *, runs: int, sdk: Sdk) -> None:
+def latencies(
+    engines: list[Peer], bare: dict[str, Runtime], *, directory: Path, options: argparse.Namespace, sdk: Sdk
+) -> None:
     for engine in engines:
         engine.call(
             "run",
@@ -144,18 +138,20 @@ def latencies(engines: list[Peer], runtimes: dict[str, Once], *, runs: int, sdk:
             "sleep",
             "3600",
         )
+    on_bundle = {name: runtime.once(runtimes.run(directory)) for name, runtime in bare.items() if name != "cloison"}
     rows: list[tuple[str, dict[str, Once]]] = [
-        ("run, no network, in process or on a bundle", {"cloison": sdk.once, **runtimes}),
+        ("run, no network, in process or on a bundle", {"cloison": sdk.once, **on_bundle}),
         ("`run --rm --network none IMG true`", {e.name: e.run("--network", "none") for e in engines}),
         ("`run --rm IMG true`, bridge", {e.name: e.run() for e in engines}),
         ("`exec C true`", {e.name: e.once("exec", "target", *TRUE) for e in engines}),
         ("`ps`", {e.name: e.once("ps") for e in engines}),
     ]
-    peers = ["cloison", *(e.name for e in engines[1:]), *runtimes]
+    rows = [*(rows if not options.only_oci else ()), *runtimes.rows(bare.values(), directory)]
+    peers = ["cloison", *(e.name for e in engines[1:]), *on_bundle]
     print(f"\n| what | tempo | {' | '.join(peers)} |\n|---|---|{'---|' * len(peers)}")
     for title, contenders in rows:
         for tempo, period in TEMPOS:
-            samples = measure.take_turns(contenders, runs=runs, period_s=period)
+            samples = measure.take_turns(contenders, runs=options.runs, period_s=period)
             print(f"| {title} | {tempo} | {' | '.join(cells(samples, peers))} |", flush=True)
     sdk.stop()
 

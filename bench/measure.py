@@ -47,6 +47,20 @@ def command(*argv: str, environ: dict[str, str] | None = None) -> Once:
     return once
 
 
+def sequence(*argvs: Sequence[str]) -> Once:
+    """The wall time of several commands, one after the other."""
+    steps = [command(*argv) for argv in argvs]
+    return lambda: sum(step() for step in steps)
+
+
+def peak_kib(argv: Sequence[str]) -> int:
+    """Largest resident set of a command, or of a process that it waited for."""
+    _, status, usage = os.wait4(spawn(argv, environ=dict(os.environ)), 0)
+    if status:
+        raise Failed(f"{' '.join(argv)}: exit code {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss
+
+
 BURST = 6
 
 

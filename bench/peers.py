@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import Once, command
+from measure import Once, command, sequence
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUSYBOX = "/bin/busybox"
@@ -147,39 +147,56 @@ class Podman(Peer):
             super().stop()
 
 
-def bundle(directory: Path) -> Path:
+def bundle(directory: Path, *args: str, root: str = "rootfs", memory_kib: int = 0) -> Path:
     """An OCI bundle of the same root file system: what a bare runtime gets. No network, every other namespace."""
-    subprocess.run(["runc", "spec"], cwd=directory, check=True)
+    (directory / "config.json").unlink(missing_ok=True)
+    subprocess.run(["runc", "spec", "--bundle", str(directory)], check=True)
     config = json.loads((directory / "config.json").read_text())
-    config["process"] |= {"args": list(TRUE), "terminal": False}
-    config["root"]["readonly"] = False
+    config["process"] |= {"args": list(args or TRUE), "terminal": False}
+    config["root"] = {"path": root, "readonly": False}
     config["linux"]["resources"] = {"pids": {"limit": 4096}, "devices": [{"allow": False, "access": "rwm"}]}
+    if memory_kib:
+        config["linux"]["resources"]["memory"] = {"limit": memory_kib << 10}
     # a machine without CAP_SYS_RESOURCE cannot raise limits
     config["process"].pop("rlimits", None)
     (directory / "config.json").write_text(json.dumps(config))
     return directory
 
 
-def runtime_once(name: str, where: Path) -> Once:
-    """``runc run`` of the bundle; crun needs a view without the empty cgroup v2 tree of hybrid machines."""
-    words = [name, "--root", f"/run/bare-{name}", "run", "--bundle", str(where), "bench-true"]
-    return command(*words) if name != "crun" else InPrivateView(words).once
+class Runtime:
+    """An OCI runtime, called as an engine calls it; crun needs a view without a hybrid machine's empty v2 tree."""
+
+    def __init__(self, name: str, words: list[str]) -> None:
+        self.name, self.words = name, [*words, "--root", f"/run/bare-{name}"]
+
+    def once(self, *calls: tuple[str, ...]) -> Once:
+        argvs = [[*self.words, *call] for call in calls]
+        return InPrivateView(argvs).once if self.name == "crun" else sequence(*argvs)
+
+
+def our_runtime(directory: Path) -> Runtime:
+    """Ours by the script that ``cloison-oci script`` writes: how an engine is told to call it."""
+    script = directory / "cloison-oci"
+    script.write_text(subprocess.run([Path(sys.executable).parent / "cloison-oci", "script"], capture_output=True,
+                                     text=True, check=True).stdout)  # fmt: skip
+    script.chmod(0o755)
+    return Runtime("cloison", [str(script)])
 
 
 class InPrivateView:
-    """Runs a command over and over in a mount namespace from which the cgroup v2 tree was taken away."""
+    """Runs commands over and over in a mount namespace from which the cgroup v2 tree was taken away."""
 
     LOOP = (
-        "import os, sys\nsys.path.insert(0, sys.argv[1])\nfrom measure import command\nonce = command(*sys.argv[2:])\n"
-        "for _ in sys.stdin: print(once(), flush=True)\n"
+        "import json, os, sys\nsys.path.insert(0, sys.argv[1])\nfrom measure import sequence\n"
+        "once = sequence(*json.loads(sys.argv[2]))\nfor _ in sys.stdin: print(once(), flush=True)\n"
     )
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, argvs: list[list[str]]) -> None:
         script = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
-             sys.executable, "-c", self.LOOP, str(PROJECT / "bench"), *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+             sys.executable, "-c", self.LOOP, str(PROJECT / "bench"), json.dumps(argvs)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 
     def once(self) -> float:

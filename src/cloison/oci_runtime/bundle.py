@@ -9,10 +9,7 @@ from cloison.linux.capabilities import mask_of
 from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
 from cloison.oci.runtime import Capabilities, DeviceRule, Spec
-from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
-from cloison.runtime import defaults
 from cloison.runtime.process import UNCONFINED, Filter
-from cloison.runtime.sysctls import check_sysctls
 from cloison.store.atomic import read_file
 from cloison.store.json import dumps, loads
 
@@ -70,6 +67,9 @@ def parse(text: bytes, *, name: str) -> object:
 
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
+    from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
+    from cloison.runtime import defaults
+
     check_labels(config.labels)
     spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(config.spec.linux))))
     linux = spec.linux
@@ -92,6 +92,8 @@ def complete(config: Config, *, container_id: str) -> Spec:
 
 
 def _sysctls(linux: Linux) -> dict[str, str]:
+    from cloison.runtime.sysctls import check_sysctls
+
     own = {namespace.type for namespace in linux.namespaces if not (namespace.path and _is_ours(namespace.path))}
     return check_sysctls(linux.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own)
 

@@ -11,7 +11,9 @@ import errno
 import os
 
 from cloison.errors import Conflict, InvalidArgument, NotFound
-from cloison.linux import cgroups, proc
+from cloison.linux import proc
+from cloison.linux.cgroup_layout import read_layout
+from cloison.linux.cgroup_processes import is_frozen
 from cloison.model.record import Record, from_plain, to_plain
 from cloison.store.atomic import disk_error, read_file, write_file
 from cloison.store.json import dumps, loads
@@ -20,6 +22,8 @@ from cloison.store.locks import Lock, is_held
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cloison.linux.cgroup_layout import Layout
 
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _ID_LENGTH = 1024
@@ -45,6 +49,7 @@ class Container(Record):
     pid_started: int = 0
     has_process: bool = True
     annotations: Mapping[str, str] = {}
+    reads_config: tuple[str, ...] = ("start", "delete")  # the verbs for which its configuration holds work
     version: int = 1
 
 
@@ -150,13 +155,13 @@ class Containers:
 
     # -- what the kernel says
 
-    def status(self, container: Container, *, layout: cgroups.Layout | None = None) -> str:
+    def status(self, container: Container, *, layout: Layout | None = None) -> str:
         """creating, created, running, paused or stopped."""
         if not container.pid:
             return "creating" if is_held(self.path(container.id, "lock")) else "stopped"
         if not proc.is_alive(container.pid, container.pid_started):
             return "stopped"
-        if container.cgroup and cgroups.is_frozen(layout or cgroups.read_layout(), container.cgroup):
+        if container.cgroup and is_frozen(layout or read_layout(), container.cgroup):
             return "paused"
         return "created" if os.path.exists(self.path(container.id, "start")) else "running"
 

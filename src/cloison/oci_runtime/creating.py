@@ -5,13 +5,12 @@ The record is on disk before anything is made; after a failure nothing is left.
 
 from __future__ import annotations
 
-import _socket
 import os
 import time
 
-from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument, NotFound
+from cloison.errors import CloisonError, Conflict, Internal, NotFound
 from cloison.linux import cgroups, proc
-from cloison.model.container import Resources, Stdio
+from cloison.model.container import Resources
 from cloison.model.record import Record
 from cloison.oci_runtime import ending, joined_mounts
 from cloison.oci_runtime.bundle import Bundle, complete, connect_agent, seccomp_filter
@@ -19,6 +18,7 @@ from cloison.oci_runtime.containers import Container, Containers
 from cloison.oci_runtime.descriptors import Inherited
 from cloison.oci_runtime.hooks import run_hooks
 from cloison.oci_runtime.log import timestamp
+from cloison.oci_runtime.streams import standard_streams, write_pid_file
 from cloison.oci_runtime.trees import Trees
 from cloison.runtime import launch
 from cloison.runtime.compile import Surroundings, plan_launch
@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cloison.oci.config_json import Config
     from cloison.oci.runtime import Hook, Rdt, Spec
     from cloison.oci_runtime.log import Log
 
@@ -67,6 +68,14 @@ def _asks_for_limits(bundle: Bundle) -> bool:
     return bool(linux.cgroups_path) or linux.resources != Resources()
 
 
+def _readers(config: Config) -> tuple[str, ...]:
+    """The verbs that find something to do in the configuration; it costs the others nothing."""
+    hooks = config.spec.hooks
+    has_agent = isinstance(config.seccomp, dict) and bool(config.seccomp.get("listenerPath"))
+    at_start = hooks.start_container or hooks.poststart or has_agent
+    return (*(("start",) if at_start else ()), *(("delete",) if hooks.poststop else ()))
+
+
 class _Creation:
     """One try to create one container; what was made so far is in ``container``, which is on disk too."""
 
@@ -89,6 +98,7 @@ class _Creation:
             owner=str(os.geteuid()),
             has_process=bundle.config.has_process,
             annotations=spec.annotations,
+            reads_config=_readers(bundle.config),
         )
 
     def run(self) -> Container:
@@ -261,43 +271,3 @@ class _Creation:
             ending.clean_up(self._containers, self.container, poststop=hooks, log=log)
         except CloisonError as error:
             log.warning(str(error))  # the reason why we are here is the better message
-
-
-def standard_streams(*, terminal: bool) -> Stdio:
-    """The caller's own three descriptors, handed over; one that is closed is /dev/null."""
-    if terminal:
-        return Stdio(stdin="pty", stdout="pty", stderr="pty")
-    stdin, stdout, stderr = (f"fd:{fd}" if _is_open(fd) else "null" for fd in range(3))
-    return Stdio(stdin=stdin, stdout=stdout, stderr=stderr)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Whole or not at all: a caller may be watching. Raises: Denied, Unavailable."""
-    write_file(os.path.abspath(path), str(pid), durable=False, mode=0o644)
-
-
-def connect_console(path: str) -> _socket.socket:
-    """The caller's console socket. Raises: InvalidArgument."""
-    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    try:
-        socket.connect(path)
-    except OSError as err:
-        socket.close()
-        raise InvalidArgument(f"cannot use console socket {path}", why=os.strerror(err.errno or 0).lower()) from err
-    return socket
-
-
-def check_terminal(*, terminal: bool, console: str, detached: bool) -> None:
-    """Raises: InvalidArgument in runc's words."""
-    if detached and terminal and not console:
-        raise InvalidArgument("cannot allocate tty if the runtime will detach without setting console socket")
-    if console and not (detached and terminal):
-        raise InvalidArgument("cannot use console socket if the runtime will not detach or allocate tty")

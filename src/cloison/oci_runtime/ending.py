@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from cloison.errors import CloisonError, Conflict, NotFound
 from cloison.linux import cgroups, proc
-from cloison.oci.config_json import parse_config
 from cloison.oci_runtime.containers import Container, Containers
-from cloison.oci_runtime.hooks import run_poststop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from cloison.oci.runtime import Hook
     from cloison.oci_runtime.log import Log
@@ -52,7 +50,7 @@ def delete(containers: Containers, container_id: str, *, force: bool, log: Log) 
         destroy(containers, container, poststop=_poststop(containers, container), log=log)
 
 
-def destroy(containers: Containers, container: Container, *, poststop: Iterable[Hook], log: Log) -> None:
+def destroy(containers: Containers, container: Container, *, poststop: Sequence[Hook], log: Log) -> None:
     """Kill what runs and take everything away; the lock is held. Raises: Unavailable, Denied."""
     kill_first(container)
     if container.pid:
@@ -61,6 +59,10 @@ def destroy(containers: Containers, container: Container, *, poststop: Iterable[
 
 
 def _poststop(containers: Containers, container: Container) -> tuple[Hook, ...]:
+    if "delete" not in container.reads_config:
+        return ()
+    from cloison.oci.config_json import parse_config
+
     try:
         config = parse_config(containers.config(container.id), bundle=container.bundle)
     except (CloisonError, ValueError):
@@ -69,7 +71,7 @@ def _poststop(containers: Containers, container: Container) -> tuple[Hook, ...]:
     return hooks
 
 
-def clean_up(containers: Containers, container: Container, *, poststop: Iterable[Hook], log: Log) -> None:
+def clean_up(containers: Containers, container: Container, *, poststop: Sequence[Hook], log: Log) -> None:
     """Control group, record, then the hooks ("after the container is deleted"). Raises: Unavailable, Denied."""
     if container.cgroup:
         cgroups.remove(cgroups.read_layout(), container.cgroup)
@@ -83,4 +85,7 @@ def clean_up(containers: Containers, container: Container, *, poststop: Iterable
         for directory in container.rdt:
             resctrl.remove(directory)
     containers.remove(container.id)
-    run_poststop(poststop, container=container, log=log)
+    if poststop:
+        from cloison.oci_runtime.hooks import run_poststop
+
+        run_poststop(poststop, container=container, log=log)

@@ -30,10 +30,10 @@ def _exec(call: Call) -> int:
     config = parse_config(containers.config(call.id), bundle=container.bundle)
     process = _process(call, config.spec.process)
     from cloison.oci_runtime.bundle import check_labels, connect_agent, seccomp_filter
-    from cloison.oci_runtime.creating import check_terminal, connect_console
     from cloison.oci_runtime.descriptors import inherited
     from cloison.oci_runtime.executing import Wishes, execute
     from cloison.oci_runtime.foreground import Foreground
+    from cloison.oci_runtime.streams import check_terminal, connect_console
 
     check_labels(_labels(call))
     detached, console = call.switch("detach"), call.text("console-socket")

@@ -9,7 +9,7 @@ from cloison.linux import cgroups, proc
 from cloison.model.record import Record
 from cloison.oci.runtime import Linux
 from cloison.oci_runtime.bundle import complete_process, with_home
-from cloison.oci_runtime.creating import standard_streams, write_pid_file
+from cloison.oci_runtime.streams import standard_streams, write_pid_file
 from cloison.runtime import launch
 from cloison.runtime.compile import plan_exec
 from cloison.runtime.facts import read_facts

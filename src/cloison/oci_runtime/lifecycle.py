@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from cloison.errors import Conflict, InvalidArgument, NotFound
-from cloison.linux import cgroups, proc
+from cloison.linux import cgroup_processes, proc
+from cloison.linux.cgroup_layout import read_layout
 from cloison.oci_runtime.containers import Containers, state_document
 from cloison.oci_runtime.log import say
 from cloison.oci_runtime.options import Call, Verb
@@ -26,7 +27,8 @@ _SIGTERM, _SIGKILL = 15, 9
 
 
 def _create(call: Call) -> int:
-    from cloison.oci_runtime.creating import check_terminal, connect_console, create
+    from cloison.oci_runtime.creating import create
+    from cloison.oci_runtime.streams import check_terminal, connect_console
 
     bundle = _read_bundle(call)
     console = call.text("console-socket")
@@ -43,8 +45,8 @@ def _create(call: Call) -> int:
 
 
 def _run(call: Call) -> int:
-    from cloison.oci_runtime.creating import check_terminal, connect_console
     from cloison.oci_runtime.foreground import Foreground
+    from cloison.oci_runtime.streams import check_terminal, connect_console
 
     bundle = _read_bundle(call)
     console, terminal = call.text("console-socket"), bundle.config.spec.process.terminal
@@ -147,17 +149,17 @@ def _kill(call: Call) -> int:
 def _let_die(container: Container, number: int) -> None:
     """On version 1 not even SIGKILL reaches the frozen."""
     if number == _SIGKILL and container.cgroup:
-        layout = cgroups.read_layout()
-        if cgroups.is_frozen(layout, container.cgroup):
-            cgroups.freeze(layout, container.cgroup, frozen=False)
+        layout = read_layout()
+        if cgroup_processes.is_frozen(layout, container.cgroup):
+            cgroup_processes.freeze(layout, container.cgroup, frozen=False)
 
 
 def _kill_all(container: Container, number: int) -> int:
-    layout = cgroups.read_layout()
+    layout = read_layout()
     if number == _SIGKILL:
-        cgroups.kill(layout, container.cgroup)
+        cgroup_processes.kill(layout, container.cgroup)
         return 0
-    for pid in cgroups.pids(layout, container.cgroup):
+    for pid in cgroup_processes.pids(layout, container.cgroup):
         try:
             started = proc.start_time(pid)
         except NotFound:
@@ -203,7 +205,7 @@ def _freeze(call: Call, *, frozen: bool, allowed: tuple[str, ...]) -> int:
             raise Conflict(f"cannot {verb} container {call.id}", why=f"container not {allowed[0]}")
         if not container.cgroup:
             raise Conflict(f"cannot {verb} container {call.id}", why="it has no control group")
-        cgroups.freeze(cgroups.read_layout(), container.cgroup, frozen=frozen)
+        cgroup_processes.freeze(read_layout(), container.cgroup, frozen=frozen)
     return 0
 
 

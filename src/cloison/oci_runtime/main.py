@@ -35,6 +35,7 @@ VERBS: Mapping[str, str] = {
     "mounts": "mounts_verb MOUNTS",
     "spec": "spec_template SPEC",
     "features": "features FEATURES",
+    "script": "script SCRIPT",
 }
 
 

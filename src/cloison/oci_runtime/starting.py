@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 
 from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument
-from cloison.oci.config_json import parse_config
-from cloison.oci_runtime import ending
-from cloison.oci_runtime.hooks import run_hooks
-from cloison.runtime.process import is_filtered_last
 from cloison.runtime.session import connect
 
 TYPE_CHECKING = False
@@ -40,26 +36,38 @@ def start(containers: Containers, container_id: str, *, log: Log, cache: str) ->
             raise Conflict(f"cannot start container {container_id}", why=_REFUSALS[status])
         if not container.has_process:
             raise InvalidArgument(f"cannot start container {container_id}", why="its config.json has no process")
-        config = parse_config(containers.config(container.id), bundle=container.bundle)
-        hooks = config.spec.hooks
+        if "start" in container.reads_config:
+            _start_with_hooks(containers, container, log=log, cache=cache)
+        else:
+            _release(containers, container, agent=None)
 
-        def run(work: Callable[[], None]) -> None:
-            """runtime.md, "Lifecycle": if a hook fails, the container is stopped and destroyed."""
-            try:
-                work()
-            except CloisonError:
-                ending.destroy(containers, container, poststop=hooks.poststop, log=log)
-                raise
 
-        if hooks.start_container:
-            run(lambda: _run_inner(container, config, cache=cache))
-        _release(containers, container, agent=_agent(config))
-        run(lambda: run_hooks("poststart", hooks.poststart, container=container, status="running"))
+def _start_with_hooks(containers: Containers, container: Container, *, log: Log, cache: str) -> None:
+    from cloison.oci.config_json import parse_config
+    from cloison.oci_runtime import ending
+    from cloison.oci_runtime.hooks import run_hooks
+
+    config = parse_config(containers.config(container.id), bundle=container.bundle)
+    hooks = config.spec.hooks
+
+    def run(work: Callable[[], None]) -> None:
+        """runtime.md, "Lifecycle": if a hook fails, the container is stopped and destroyed."""
+        try:
+            work()
+        except CloisonError:
+            ending.destroy(containers, container, poststop=hooks.poststop, log=log)
+            raise
+
+    if hooks.start_container:
+        run(lambda: _run_inner(container, config, cache=cache))
+    _release(containers, container, agent=_agent(config))
+    run(lambda: run_hooks("poststart", hooks.poststart, container=container, status="running"))
 
 
 def _run_inner(container: Container, config: Config, *, cache: str) -> None:
     """The startContainer hooks."""
     from cloison.oci_runtime.bundle import complete_process, seccomp_filter, with_home
+    from cloison.oci_runtime.hooks import run_hooks
     from cloison.oci_runtime.inner_hooks import inner_pid, of_start
 
     process = with_home(complete_process(config.spec.process), f"/proc/{container.pid}/root")
@@ -75,6 +83,7 @@ def _agent(config: Config) -> Agent | None:
     if not isinstance(config.seccomp, dict):
         return None
     from cloison.oci_runtime.bundle import complete_process, connect_agent
+    from cloison.runtime.process import is_filtered_last
 
     return connect_agent(config) if is_filtered_last(complete_process(config.spec.process)) else None
 

@@ -1,0 +1,25 @@
+"""``script``: the command once more, as a script that starts this installation's interpreter bare.
+
+Installers write the first line of a console script themselves, without options; so the interpreter looks for site
+packages and ``.pth`` files before it reads the second, which costs 3 ms on every call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cloison.oci_runtime.log import say
+from cloison.oci_runtime.options import Call, Verb
+
+
+def _script(_call: Call) -> int:
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    say(
+        f"#!{sys.executable} -IS\nimport sys\n\nsys.path.insert(0, {home!r})\n"
+        "from cloison.oci_runtime.main import main\n\nsys.exit(main())\n"
+    )
+    return 0
+
+
+SCRIPT = Verb("script", _script, usage="", least=0, most=0)
