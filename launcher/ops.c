@@ -38,7 +38,7 @@ const struct verb verbs[] = {
 	{ "setgroups-deny", 0, 'P', "", op_setgroups_deny },
 	{ "uid-map", 1, 'P', "t", op_uid_map },
 	{ "gid-map", 1, 'P', "t", op_gid_map },
-	{ "cgroup-join", 1, 'P', "t", op_cgroup_join },
+	{ "cgroup-join", 1, 'C', "t", op_cgroup_join },
 	{ "await-client", 0, 'P', "", op_await_client },
 	{ "new-network", 0, 'P', "", op_new_network },
 	{ "join-network", 0, 'C', "", op_join_network },

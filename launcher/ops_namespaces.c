@@ -125,18 +125,27 @@ int op_gid_map(struct launch *l, const struct op *op)
 	return write_beside(l, "gid_map", op->arg[0]);
 }
 
+/* A process that is put into a group of version 1 by another, or by `cgroup.procs`, waits for an RCU grace period, 10 ms on an
+ * idle machine; a thread that puts itself there alone does not (cgroup_procs_write_start), and we are one. Version 2 has no
+ * `tasks`. */
 int op_cgroup_join(struct launch *l, const struct op *op)
 {
-	char path[PATH_MAX], text[16];
-	int n = snprintf(path, sizeof path, "%s/cgroup.procs", op->arg[0]), fd;
+	static const char *const files[] = { "tasks", "cgroup.procs" };
+	char path[PATH_MAX];
+	int fd = -1;
 
-	if (n < 0 || n >= PATH_MAX)
-		return refuse(l, ENAMETOOLONG, "open", op->arg[0]);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
+	for (int i = 0; i < 2 && fd < 0; i++) {
+		int n = snprintf(path, sizeof path, "%s/%s", op->arg[0], files[i]);
+
+		if (n < 0 || n >= PATH_MAX)
+			return refuse(l, ENAMETOOLONG, "open", op->arg[0]);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT)
+			return fail(l, "open", path);
+	}
 	if (fd < 0)
 		return fail(l, "open", path);
-	n = snprintf(text, sizeof text, "%d", (int)l->pid);
-	if (write(fd, text, (size_t)n) != n) {
+	if (write(fd, "0", 1) != 1) {
 		fail(l, "write", path);
 		return close(fd), -1;
 	}

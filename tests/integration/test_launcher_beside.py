@@ -25,13 +25,12 @@ def network_of(pid: int | str) -> str:
     return os.readlink(f"/proc/{pid}/ns/net")
 
 
-def waiting(world: World, *before: Operation, late: Sequence[Operation] = ()) -> Run:
-    """Started as far as the wait for its caller."""
-    mounts = (
-        [("join-network",), *world.mounts()] if ("new-network",) in before else [("await-parent",), *world.mounts()]
-    )
-    end = [*late, ("await-start", "client")]
-    return launch(world.plan("true", before=before, mounts=mounts, namespaces=NAMESPACES, late=end))
+def waiting(world: World, *before: Operation, join: Sequence[Operation] = ()) -> Run:
+    """Started, and waiting for its caller once more before the command."""
+    enter: list[Operation] = [("join-network",)] if ("new-network",) in before else [("await-parent",), *join]
+    mounts = [*enter, *world.mounts()]
+    late = [("await-start", "client")]
+    return launch(world.plan("true", before=before, mounts=mounts, namespaces=NAMESPACES, late=late))
 
 
 def test_the_command_is_in_a_network_of_its_own_and_the_launcher_in_its_callers(world: World) -> None:
@@ -60,22 +59,20 @@ def test_a_child_that_waits_for_a_network_which_nobody_makes_ends_with_its_launc
 
 
 def test_nobody_is_put_into_a_group_before_the_caller_says_so(world: World, tmp_path: Path) -> None:
-    procs = tmp_path / "cgroup.procs"
-    started = waiting(world, ("await-client",), ("cgroup-join", str(tmp_path)))
+    started = waiting(world, ("await-client",), join=[("cgroup-join", str(tmp_path))])
     started.pid()
     started.send("A", b"\6")  # other words may come first
-    procs.touch()
-    assert procs.read_text() == ""
+    (tmp_path / "cgroup.procs").touch()  # the caller makes the group only now
     started.send("G")
     started.until("w")
-    assert procs.read_text() == str(started.pid())
+    assert (tmp_path / "cgroup.procs").read_text() == "0"  # it puts itself there
     started.send("S")
     assert started.exit()["status"] == 0
     started.close()
 
 
-def test_a_start_that_is_cancelled_leaves_no_process(world: World, tmp_path: Path) -> None:
-    started = waiting(world, ("await-client",), ("cgroup-join", str(tmp_path)))
+def test_a_start_that_is_cancelled_leaves_no_process(world: World) -> None:
+    started = waiting(world, ("await-client",))
     pid = started.pid()
     started.send("C")
     fault = started.fault()
@@ -84,8 +81,8 @@ def test_a_start_that_is_cancelled_leaves_no_process(world: World, tmp_path: Pat
     assert started.close() == 1
 
 
-def test_a_caller_that_hangs_up_ends_the_start(world: World, tmp_path: Path) -> None:
-    started = waiting(world, ("await-client",), ("cgroup-join", str(tmp_path)))
+def test_a_caller_that_hangs_up_ends_the_start(world: World) -> None:
+    started = waiting(world, ("await-client",))
     pid = started.pid()
     assert started.close() == 1
     assert not os.path.exists(f"/proc/{pid}")

@@ -318,25 +318,23 @@ def test_the_session_keyring_is_a_new_one(world: World) -> None:
     assert "cloison-test-ring" in output
 
 
-def test_a_lost_child_is_reported(world: World, tmp_path: Path) -> None:
-    fifo = tmp_path / "cgroup.procs"
-    os.mkfifo(fifo)  # the launcher blocks in `cgroup-join` on it, the child in `await-parent`
-    started = launch([("cgroup-join", str(tmp_path)), *world.plan("true", mounts=[("await-parent",)])])
+def test_a_lost_child_is_reported(world: World) -> None:
+    # the launcher waits in `await-client`, the child in `await-parent`
+    started = launch([("await-client",), *world.plan("true", mounts=[("await-parent",)])])
     pid = started.pid()
     time.sleep(0.2)
     os.kill(pid, SIGKILL)
-    with open(fifo, "rb") as reader:
-        reader.read()
+    started.send("G")
     fault = started.fault()
     assert (fault.verb, fault.call, fault.errno, fault.reason) == ("await-parent", "child", 0, "killed:9")
     assert started.close() == 1
 
 
 def test_a_failure_beside_the_child_ends_it(world: World) -> None:
-    plan = world.plan("true", before=[("cgroup-join", "/nonexistent/cgroup")], mounts=[("await-parent",)])
+    plan = world.plan("true", before=[("uid-map", "0 0 1")], mounts=[("await-parent",)])
     started = launch(plan)
     fault = started.fault()
-    assert (fault.verb, fault.call, fault.errno) == ("cgroup-join", "open", 2)
+    assert (fault.verb, fault.call, fault.errno) == ("uid-map", "write", 1)
     assert gone(started.pid())
     assert started.close() == 1
 

@@ -88,7 +88,7 @@ def test_on_cgroup_v1_the_wait_for_the_parent_comes_after_every_other_mount_and_
         linux={"masked_paths": ("/proc/kcore",), "readonly_paths": ("/proc/sys",), "sysctl": {"net.x": "1"}},
     )
     found = lines(spec, around(V1, V1_LAYOUT))
-    assert found[2:5] == ["new-network", *(f"cgroup-join {directory}" for directory in V1.join)]
+    joined = [f"cgroup-join {directory}" for directory in V1.join]
     start = found.index("mount tmpfs tmpfs /tmp ''")
     assert found[start : found.index("pivot-root")] == [
         "mount tmpfs tmpfs /tmp ''",
@@ -96,7 +96,7 @@ def test_on_cgroup_v1_the_wait_for_the_parent_comes_after_every_other_mount_and_
         "sysctl net.x 1",
         "mask /proc/kcore",
         "readonly-path /proc/sys",
-        "await-parent",
+        *joined,
         "unshare cgroup",
         "mount tmpfs tmpfs /sys/fs/cgroup nosuid mode=755 size=64k nr_inodes=64",
         "directory /sys/fs/cgroup/cpu,cpuacct 755",
@@ -123,7 +123,7 @@ def test_on_a_hybrid_machine_the_unified_tree_is_one_hierarchy_among_the_others(
 
 def test_limits_are_in_force_before_the_command_even_without_any_cgroup_mount() -> None:
     found = lines(make_spec(), around(V1, V1_LAYOUT))
-    assert found.index("await-parent") < found.index("exec sh sh")
+    assert all(found.index(f"cgroup-join {directory}") < found.index("pivot-root") for directory in V1.join)
 
 
 def test_mounts_keep_their_order_except_that_cgroups_and_what_touches_them_come_last() -> None:
@@ -234,7 +234,7 @@ def test_groups_that_are_still_being_made_are_awaited_by_the_launcher_and_it_by_
         found = lines(make_spec(), around(where, layout, placed_late=True))
         assert found[found.index("new-network") + 1] == "await-client"
         assert found.index("await-parent") < found.index("pivot-root")
-        assert all(found.index("await-client") < found.index(f"cgroup-join {directory}") for directory in where.join)
+        assert all(found.index("await-parent") < found.index(f"cgroup-join {directory}") for directory in where.join)
 
 
 def test_without_no_new_privs_the_filter_is_loaded_while_there_is_still_the_right_to() -> None:
@@ -294,7 +294,10 @@ def test_a_user_namespace_is_mapped_before_the_first_mount_and_gives_every_capab
     assert "loopback-up" in found and "new-network" not in found
     assert "uid-map '0 100000 65536\\n'" in found
     assert found.count("await-parent") == 1
-    assert found.index("await-parent") + 1 == found.index("become 0 0") < found.index("propagation / rprivate")
+    joined = [f"cgroup-join {directory}" for directory in V1.join]
+    start = found.index("await-parent") + 1
+    assert found[start : start + 3] == [*joined, "become 0 0"]
+    assert start < found.index("propagation / rprivate")
 
 
 def test_streams_log_relay_and_files_reach_the_monitor() -> None:
@@ -357,12 +360,11 @@ def test_exec_joins_every_namespace_and_repeats_the_walls() -> None:
         "new-namespaces",
         "join-pid-namespace 8",
         "cgroup-fd /cg/x",
-        *(f"cgroup-join {directory}" for directory in V1.join),
         "oom-score-adj 7",
+        *(f"cgroup-join {directory}" for directory in V1.join),
         "join-namespaces 8 mnt net ipc uts cgroup time",
         "keyring abc",
         "terminal 2 3 -1",
-        "await-parent",
         "umask 22",
         "bounding 0",
         "user 0 0",

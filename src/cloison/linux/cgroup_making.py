@@ -31,7 +31,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Placement(Record):
     """How a process gets into a group, and which files tell its end."""
 
-    join: tuple[str, ...] = ()  # version 1 directories: write the pid to their cgroup.procs
+    join: tuple[str, ...] = ()  # version 1 directories, which it enters itself
     into: str = ""  # version 2 directory for CLONE_INTO_CGROUP, or ""
     stats: tuple[tuple[str, str, str], ...] = ()  # (key, file, field) for the monitor's exit file, if they exist
 

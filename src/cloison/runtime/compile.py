@@ -103,6 +103,11 @@ def _makes_network(namespaces: dict[str, str]) -> bool:
     return namespaces.get("network") == "" and "user" not in namespaces
 
 
+def _places_early(namespaces: dict[str, str]) -> bool:
+    """Whether it enters its groups first of all: while it may open their files, and sees them."""
+    return "user" in namespaces or namespaces["mount"] != ""
+
+
 def _rights(facts: HostFacts, namespaces: dict[str, str]) -> HostFacts:
     """Inside a user namespace of its own the child has every capability, over that namespace (user_namespaces(7))."""
     if "user" not in namespaces:
@@ -141,10 +146,7 @@ def _offsets(linux: Linux, clock: str) -> tuple[int, int]:
 
 
 def _beside_child(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
-    """What the launcher does while the child mounts.
-
-    A network namespace takes half a millisecond; each write to cgroup.procs may wait for an RCU grace period (10 ms).
-    """
+    """What the launcher does while the child mounts. A network namespace takes half a millisecond."""
     ops = [op("new-network")] if _makes_network(namespaces) else []
     if _new_user(namespaces):
         if around.facts.uid:  # who is not root may map a group only where groups cannot be dropped (user_namespaces(7))
@@ -152,7 +154,7 @@ def _beside_child(linux: Linux, namespaces: dict[str, str], around: Surroundings
         ops += [op("uid-map", id_map(linux.uid_mappings)), op("gid-map", id_map(linux.gid_mappings))]
     if around.placed_late:
         ops.append(op("await-client"))
-    return (*ops, *(op("cgroup-join", directory) for directory in around.placement.join))
+    return tuple(ops)
 
 
 def id_map(mappings: Sequence[IdMapping]) -> str:
@@ -162,9 +164,11 @@ def id_map(mappings: Sequence[IdMapping]) -> str:
 
 def _enter(linux: Linux, namespaces: dict[str, str], around: Surroundings) -> tuple[Op, ...]:
     """The child's first steps: identity in a user namespace, namespaces of others, network."""
-    ops = []
-    if _new_user(namespaces):
+    ops: list[Op] = []
+    if _new_user(namespaces) or (around.placed_late and _places_early(namespaces)):
         ops.append(op("await-parent"))
+    if _places_early(namespaces):
+        ops += _join_groups(around.placement)
     if "user" in namespaces:
         ops.append(op("become", 0, 0))
     entered = [path for _kind, path in _entered(namespaces)]
@@ -223,10 +227,10 @@ def _first_tied_to_network(mounts: Sequence[Mount]) -> int:
 def _cgroup_view(
     mounts: Sequence[Mount], *, spec: Spec, namespaces: dict[str, str], around: Surroundings
 ) -> tuple[Op, ...]:
-    """Last of the mounts: by now the launcher's wait for its cgroup.procs writes is over, or as short as it gets."""
-    ops = []
-    if (around.placement.join or around.placed_late) and not _new_user(namespaces):
-        ops.append(op("await-parent"))
+    """Last of the mounts: only now the limits count what is done, and the caller has had the time to set them."""
+    ops: list[Op] = []
+    if not _places_early(namespaces):
+        ops += (*((op("await-parent"),) if around.placed_late else ()), *_join_groups(around.placement))
     if namespaces.get("cgroup") == "":
         ops.append(op("unshare", "cgroup"))
     hierarchies = _hierarchies(around)
@@ -237,6 +241,10 @@ def _cgroup_view(
         else:
             ops.append(rootfs.plan_mount(mount))
     return tuple(ops)
+
+
+def _join_groups(placement: Placement) -> tuple[Op, ...]:
+    return tuple([op("cgroup-join", directory) for directory in placement.join])
 
 
 def _groups(placement: Placement) -> tuple[str, ...]:
@@ -291,13 +299,12 @@ def plan_exec(
         *(() if "pid" in shared else (op("join-pid-namespace", pidfd),)),
         *((op("initial-affinity", *cpus.initial),) if cpus.initial else ()),
         *((op("cgroup-fd", placement.into),) if placement.into else ()),
-        *(op("cgroup-join", directory) for directory in placement.join),
         *process.plan_oom_score(command, facts=facts),
+        *_join_groups(placement),
         op("join-namespaces", pidfd, *kinds),
         *((op("change-root", root),) if root >= 0 else ()),
         *((op("keyring", keyring),) if keyring else ()),
         *_terminal(command, console),
-        *((op("await-parent"),) if placement.join else ()),
         *((op("affinity", *cpus.final),) if cpus.final else ()),
         *machine,
         *process.plan_command(command, facts=rights, seccomp=seccomp, monitor=monitor, preserve=preserve, file=file),

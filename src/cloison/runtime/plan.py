@@ -83,7 +83,7 @@ VERBS: dict[str, Verb] = {
     "setgroups-deny": _verb(0, "P"),
     "uid-map": _verb(1, "P"),
     "gid-map": _verb(1, "P"),
-    "cgroup-join": _verb(1, "P"),
+    "cgroup-join": _verb(1, "C"),
     "await-client": _verb(0, "P"),
     "new-network": _verb(0, "P"),
     "join-network": _verb(0, "C"),
