@@ -204,7 +204,7 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_enter_
 	op_setgroups_deny, op_uid_map, op_gid_map, op_cgroup_join, op_await_client, op_new_network, op_join_network,
 	op_await_parent, op_join_namespaces, op_join_namespace, op_unshare,
 	op_loopback_up, op_send_netlink, op_hostname, op_domainname, op_sysctl, op_oom_score_adj, op_client, op_listen,
-	op_keep, op_log, op_relay, op_exit_file, op_exit_stat, op_reap, op_root_overlay, op_root_bind, op_mount, op_bind,
+	op_exec_label, op_keep, op_log, op_relay, op_exit_file, op_exit_stat, op_reap, op_root_overlay, op_root_bind, op_mount, op_bind,
 	op_bind_fd, op_unmount, op_change_root, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
 	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
 	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_await_start_on,

@@ -78,6 +78,7 @@ const struct verb verbs[] = {
 	{ "io-priority", 1, 'C', "n", op_io_priority },
 	{ "terminal", 3, 'C', "nnf", op_terminal },
 	{ "umask", 1, 'C', "o", op_umask },
+	{ "exec-label", 2, 'C', "t", op_exec_label },
 	{ "bounding", 1, 'C', "h", op_bounding },
 	{ "user", AT_LEAST(2), 'C', "u", op_user },
 	{ "capabilities", 4, 'C', "h", op_capabilities },

@@ -40,6 +40,16 @@ int op_rlimit(struct launch *l, const struct op *op)
 	return 0;
 }
 
+/* What a security module makes of the next execve (apparmor, selinux). The host's procfs: a container's may be anything. */
+int op_exec_label(struct launch *l, const struct op *op)
+{
+	char path[64];
+
+	if ((size_t)snprintf(path, sizeof path, "self/attr/%s", op->arg[0]) >= sizeof path)
+		return refuse(l, ENAMETOOLONG, "write", op->arg[0]);
+	return write_proc(l, l->host_proc, path, op->arg[1]);
+}
+
 int op_keyring(struct launch *l, const struct op *op)
 {
 	return new_keyring(l, op->arg[0]);

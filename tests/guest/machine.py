@@ -37,6 +37,7 @@ UNAVAILABLE = 77  # what automake's tests say when they cannot be run
 PACKAGES = "usr/local/lib/python3.11/dist-packages"  # of the guest's own Python
 WORK = "srv/work"
 COMMAND = """\
+ln -s /usr/local/lib/python3.11/dist-packages src
 export CLOISON_GUEST=1
 python3 -m pytest --color=no --tb=short --junit-xml=out/report.xml -p no:cacheprovider --timeout={timeout} {arguments}
 """
@@ -97,7 +98,7 @@ def pack(work: Path, arguments: list[str]) -> None:
             _head, _, rest = script.read_text().partition("\n")
             script.write_text(f"#!/usr/bin/python3\n{rest}")
         command = Path(name, "command")
-        command.write_text(COMMAND.format(timeout=300, arguments=shlex.join(arguments)))
+        command.write_text(COMMAND.format(timeout=100, arguments=shlex.join(arguments)))
         with tarfile.open(work, "w") as tar:
             tar.add(wheel / "cloison", f"{PACKAGES}/cloison")
             tar.add(wheel / "bin", "usr/local/bin")

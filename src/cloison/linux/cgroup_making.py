@@ -53,9 +53,10 @@ class Group(Record):
         if self.layout.unified:
             _make(self.layout.unified, path, made=[])
 
-    def make(self, path: str, *, reserved: bool = False) -> None:
-        """Make it, or the rest of it, with its limits. After an error nothing of it is left, but what was reserved.
+    def make(self, path: str, *, reserved: bool = False, standing: bool = False) -> None:
+        """Make it, or the rest of it, with its limits. After an error nothing of it is left, but what was there.
 
+        ``reserved``: `reserve` was called. ``standing``: systemd has made it, in some hierarchies or all.
         Raises: Conflict when it exists; Unsupported, Denied, InvalidArgument when a limit cannot be enforced.
         """
         check_path(path)
@@ -63,9 +64,10 @@ class Group(Record):
         made: list[str] = []
         try:
             for root in self.roots:
-                make_legacy(layout, path, root=root, made=made)
+                if not (standing and os.path.isdir(f"{root}/{path}")):
+                    make_legacy(layout, path, root=root, made=made)
             if layout.unified:
-                if not reserved:
+                if not (reserved or (standing and os.path.isdir(f"{layout.unified}/{path}"))):
                     _make(layout.unified, path, made=made)
                 enable_controllers(layout, path, writes=self.writes)
             apply(layout, path, writes=self.writes)

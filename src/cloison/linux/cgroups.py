@@ -62,10 +62,11 @@ def create(
     resources: Resources,
     device_rules: tuple[DeviceRule, ...] = (),
     controllers: Iterable[str] = (),
+    standing: bool = False,
 ) -> Placement:
     """`plan_group` and `Group.make` in one."""
     group = plan_group(layout, resources=resources, device_rules=device_rules, controllers=controllers)
-    group.make(path)
+    group.make(path, standing=standing)
     return group.placement(path)
 
 

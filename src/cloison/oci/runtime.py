@@ -79,6 +79,7 @@ class Process(Record):
     scheduler: Scheduler | None = None
     io_priority: int | None = None  # as ioprio_set(2) takes it
     exec_cpus: ExecCpus = ExecCpus()
+    exec_labels: tuple[tuple[str, str], ...] = ()  # file below /proc/self/attr, what a security module reads there
 
     NESTED: ClassVar[Mapping[str, Any]] = {
         "user": User, "capabilities": Capabilities, "rlimits": Rlimit, "scheduler": Scheduler, "exec_cpus": ExecCpus,

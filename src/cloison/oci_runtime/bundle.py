@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import InvalidArgument, NotFound, Unsupported
+from cloison.errors import InvalidArgument, NotFound
 from cloison.linux.capabilities import mask_of
 from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cloison.oci.config_json import Labels
     from cloison.oci.runtime import Linux, Process
     from cloison.oci_runtime.agent import Agent
 
@@ -68,9 +67,10 @@ def parse(text: bytes, *, name: str) -> object:
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
+    from cloison.oci_runtime.labels import exec_labels, labelled, read_modules
     from cloison.runtime import defaults
 
-    check_labels(config.labels)
+    modules = read_modules()
     spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(config.spec.linux))))
     linux = spec.linux
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
@@ -86,7 +86,8 @@ def complete(config: Config, *, container_id: str) -> Spec:
         process = with_groups(process)
     path = linux.cgroups_path.strip("/") or f"cloison-oci-{container_id}"
     return spec.replace(
-        process=with_home(process, spec.root.mount.source),
+        mounts=labelled(spec.mounts, label=config.labels.mount_label, modules=modules),
+        process=with_home(process, spec.root.mount.source).replace(exec_labels=exec_labels(config.labels, modules)),
         linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
 
@@ -186,19 +187,3 @@ def _home(uid: int, root: str) -> str:
         if len(fields) > 5 and fields[2] == str(uid) and "\0" not in fields[5]:
             return fields[5] or "/"
     return "/"
-
-
-def check_labels(labels: Labels) -> None:
-    """A machine without the module has nothing to enforce; one that has it must not be told less than was asked for."""
-    profile = labels.apparmor_profile
-    if profile not in ("", "unconfined") and _read("/sys/module/apparmor/parameters/enabled").startswith("Y"):
-        raise Unsupported("process.apparmorProfile is not supported")
-    if (labels.selinux_label or labels.mount_label) and os.path.exists("/sys/fs/selinux/enforce"):
-        raise Unsupported("SELinux labels are not supported")
-
-
-def _read(path: str) -> str:
-    try:
-        return read_file(path).decode()
-    except OSError:
-        return ""

@@ -41,6 +41,8 @@ class Container(Record):
     created: str  # RFC 3339
     owner: str
     cgroup: str = ""  # below every hierarchy's root; "" is none of its own
+    unit: str = ""  # the systemd unit whose group it is
+    session: str = ""  # XDG_RUNTIME_DIR of the systemd that has the unit, where that is not PID 1
     rdt: tuple[str, ...] = ()  # directories of the resctrl file system that were made for it, the inner one first
     mounted_in: str = ""  # path of the mount namespace, somebody else's, that its root is mounted in
     mounted_inode: int = 0  # and its identity, for paths by pid come again

@@ -43,6 +43,8 @@ class Wishes(Record):
     console: int = -1  # a stream socket for the terminal's master
     keyring: bool = True
     cgroup: bool = True
+    systemd: bool = False  # it makes the control group
+    runtime_directory: str = ""  # XDG_RUNTIME_DIR, where systemd is not root's
     inherited: Inherited = Inherited()
     cache: str = ""  # directory of compiled filters
 
@@ -50,7 +52,7 @@ class Wishes(Record):
 def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes: Wishes, log: Log) -> Container:
     """On return it waits for ``start``. Raises: Conflict, LaunchFailed and its kinds, InvalidArgument, Unsupported …"""
     spec = complete(bundle.config, container_id=container_id)
-    if os.geteuid() and not _asks_for_limits(bundle):
+    if os.geteuid() and not wishes.systemd and not _asks_for_limits(bundle):
         wishes = wishes.replace(cgroup=False)  # it would not be ours to make, and nobody asked for one
     if wishes.inherited.env:
         spec = spec.replace(process=spec.process.replace(env=(*spec.process.env, *wishes.inherited.env)))
@@ -89,6 +91,7 @@ class _Creation:
         self._session: Session | None = None
         self._met_hooks = False
         self._classes: list[str] = []  # directories of the resctrl file system to be in
+        self._placeholder: launch.Placeholder | None = None
         self.container = Container(
             id=container_id,
             bundle=bundle.directory,
@@ -102,25 +105,31 @@ class _Creation:
         )
 
     def run(self) -> Container:
-        path = self._containers.path
-        write_file(path(self.container.id, "config.json"), self._bundle.text, durable=False)
+        write_file(self._containers.path(self.container.id, "config.json"), self._bundle.text, durable=False)
         self._containers.save(self.container)
         if place := joined_mounts.given(self._spec.linux):
             self._record(**joined_mounts.look_at(place, self._spec))
-        layout = cgroups.read_layout()
-        placement = self._place(layout)
-        if self._spec.linux.rdt is not None:
-            self._allot(self._spec.linux.rdt)
-        listener = listen(path(self.container.id, "start"))
         try:
-            self._launch(self._surroundings(layout, placement, listener=listener))
+            self._prepare_and_launch()
         finally:
-            os.close(listener)
+            if self._placeholder is not None:
+                self._placeholder.close()
         if self._wishes.pid_file:
             write_pid_file(self._wishes.pid_file, self.container.pid)
         assert self._session is not None
         self._session.leave()
         return self.container
+
+    def _prepare_and_launch(self) -> None:
+        layout = cgroups.read_layout()
+        placement = self._place(layout)
+        if self._spec.linux.rdt is not None:
+            self._allot(self._spec.linux.rdt)
+        listener = listen(self._containers.path(self.container.id, "start"))
+        try:
+            self._launch(self._surroundings(layout, placement, listener=listener))
+        finally:
+            os.close(listener)
 
     def _launch(self, around: Surroundings) -> None:
         """On return the first process waits for ``start``."""
@@ -136,6 +145,8 @@ class _Creation:
         path = self._spec.linux.cgroups_path
         if not self._wishes.cgroup:
             return cgroups.Placement()
+        if self._wishes.systemd:
+            return self._place_in_unit(layout)
         # Whoever cleans up kills what is in the recorded group, so it must be nobody's when it is written down.
         if cgroups.pids(layout, path):
             raise Conflict(f"control group {path} exists already", why="there are processes in it")
@@ -147,6 +158,27 @@ class _Creation:
                 self._record(cgroup="")
                 raise
         cgroups.remove(layout, path)  # left by somebody; nobody is in it
+        return self._make_cgroup(layout, path)
+
+    def _place_in_unit(self, layout: cgroups.Layout) -> cgroups.Placement:
+        """systemd takes no promises: a process that waits holds the unit until the container's own is there."""
+        from cloison.oci_runtime import systemd_unit
+
+        unit = systemd_unit.parse_unit(
+            self._bundle.config.spec.linux.cgroups_path, container_id=self.container.id, is_root=not os.geteuid()
+        )
+        session = self._wishes.runtime_directory if os.geteuid() else ""
+        self._placeholder = launch.Placeholder()
+        self._record(unit=unit.name, session=session)
+        try:
+            path = systemd_unit.start(
+                unit, self._spec, pid=self._placeholder.pid, description=f"cloison container {self.container.id}",
+                runtime_directory=session,
+            )  # fmt: skip
+        except Conflict:
+            self._record(unit="")  # it is somebody else's
+            raise
+        self._record(cgroup=path)
         return self._make_cgroup(layout, path)
 
     def _allot(self, wanted: Rdt) -> None:
@@ -181,6 +213,7 @@ class _Creation:
             resources=linux.resources,
             device_rules=linux.device_rules,
             controllers=layout.legacy,  # callers read figures in all of them, by the paths in /proc/<pid>/cgroup
+            standing=bool(self.container.unit),
         )
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:

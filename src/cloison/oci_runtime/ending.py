@@ -21,7 +21,12 @@ def kill_first(container: Container) -> None:
     """SIGKILL to the first process, whatever holds it."""
     if not container.pid:
         return
-    proc.send_signal(container.pid, container.pid_started, _SIGKILL)
+    try:
+        proc.send_signal(container.pid, container.pid_started, _SIGKILL)
+    except PermissionError:  # an AppArmor profile that lets no signal in; the control group asks no security module
+        if not container.cgroup:
+            raise
+        cgroups.kill(cgroups.read_layout(), container.cgroup)
     if container.cgroup:
         layout = cgroups.read_layout()
         if cgroups.is_frozen(layout, container.cgroup):
@@ -71,8 +76,18 @@ def _poststop(containers: Containers, container: Container) -> tuple[Hook, ...]:
     return hooks
 
 
+def _stop_unit(container: Container) -> None:
+    from cloison.oci_runtime import systemd_unit
+
+    if container.cgroup:  # systemd would ask them to end, and wait
+        cgroups.kill(cgroups.read_layout(), container.cgroup)
+    systemd_unit.stop(container.unit, runtime_directory=container.session)
+
+
 def clean_up(containers: Containers, container: Container, *, poststop: Sequence[Hook], log: Log) -> None:
     """Control group, record, then the hooks ("after the container is deleted"). Raises: Unavailable, Denied."""
+    if container.unit:
+        _stop_unit(container)
     if container.cgroup:
         cgroups.remove(cgroups.read_layout(), container.cgroup)
     if container.mounted_in:

@@ -10,6 +10,7 @@ from cloison.oci.config_json import Labels, parse_process
 from cloison.oci.fields import Fields
 from cloison.oci.runtime import Process, User
 from cloison.oci_runtime.containers import Containers
+from cloison.oci_runtime.labels import exec_labels, read_modules
 from cloison.oci_runtime.options import Call, Verb
 
 TYPE_CHECKING = False
@@ -28,14 +29,14 @@ def _exec(call: Call) -> int:
     container = containers.load(call.id)
     _check_status(containers.status(container), call)
     config = parse_config(containers.config(call.id), bundle=container.bundle)
-    process = _process(call, config.spec.process)
-    from cloison.oci_runtime.bundle import check_labels, connect_agent, seccomp_filter
+    labels = exec_labels(_labels(call, config.labels), read_modules())
+    process = _process(call, config.spec.process).replace(exec_labels=labels)
+    from cloison.oci_runtime.bundle import connect_agent, seccomp_filter
     from cloison.oci_runtime.descriptors import inherited
     from cloison.oci_runtime.executing import Wishes, execute
     from cloison.oci_runtime.foreground import Foreground
     from cloison.oci_runtime.streams import check_terminal, connect_console
 
-    check_labels(_labels(call))
     detached, console = call.switch("detach"), call.text("console-socket")
     check_terminal(terminal=process.terminal, console=console, detached=detached)
     wishes = Wishes(
@@ -99,12 +100,16 @@ def _environment(base: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
     return tuple(merged.values())
 
 
-def _labels(call: Call) -> Labels:
+def _labels(call: Call, base: Labels) -> Labels:
+    """What ``--process`` says, or the container's own with the options' changes."""
     if call.text("process"):
         fields = _process_fields(call.text("process"))
         profile, label = (fields.text(name, default="") for name in ("apparmorProfile", "selinuxLabel"))
         return Labels(apparmor_profile=profile, selinux_label=label)
-    return Labels(apparmor_profile=call.text("apparmor"), selinux_label=call.text("process-label"))
+    return Labels(
+        apparmor_profile=call.text("apparmor", base.apparmor_profile),
+        selinux_label=call.text("process-label", base.selinux_label),
+    )
 
 
 def _process_fields(path: str) -> Fields:

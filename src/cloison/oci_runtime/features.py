@@ -38,7 +38,7 @@ def _features(_call: Call) -> int:
         "linux": {
             "namespaces": list(_NAMESPACES),
             "capabilities": list(CAPABILITIES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": [f"SCMP_ACT_{word}" for word in _ACTIONS],
@@ -47,8 +47,8 @@ def _features(_call: Call) -> int:
                 "knownFlags": list(FLAGS),
                 "supportedFlags": list(FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
         },

@@ -105,6 +105,8 @@ def _wishes(call: Call, console: int) -> Wishes:
         console=console,
         keyring=not call.switch("no-new-keyring"),
         cgroup=call.cgroups,
+        systemd=call.systemd,
+        runtime_directory=call.environ.get("XDG_RUNTIME_DIR", ""),
         inherited=inherited(call),
         cache=call.cache,
     )

@@ -103,10 +103,12 @@ def _act(verb: Verb, argv: Sequence[str], *, top: Call, log: Log) -> int:
         say(f"Usage: cloison-oci {verb.name} {verb.usage}\n\nOptions: {options}\n")
         return 0
     check_words(verb, words)
-    with_cgroups = top.text("cgroup-manager") != "disabled"
     return verb.action(
-        Call(values, words, root=top.root, log=log, environ=top.environ, cgroups=with_cgroups, cache=top.cache)
-    )
+        Call(
+            values, words, root=top.root, log=log, environ=top.environ, cache=top.cache, systemd=_wants_systemd(top),
+            cgroups=top.text("cgroup-manager") != "disabled",
+        )
+    )  # fmt: skip
 
 
 def load_verb(name: str) -> Verb:
@@ -133,12 +135,15 @@ def _check_global(top: Call) -> None:
     if top.text("log-format", "text") not in FORMATS:
         raise InvalidArgument(f"invalid log-format {top.text('log-format')!r}", hint="use text or json")
     manager = top.text("cgroup-manager", "cgroupfs")
-    if top.switch("systemd-cgroup") or manager == "systemd":
-        running = os.path.isdir("/run/systemd/system")
-        why = "this release makes control groups by itself" if running else "systemd is not running on this machine"
-        raise Unsupported("the systemd cgroup driver is not supported", why=why, hint="use the cgroupfs driver")
-    if manager not in ("cgroupfs", "disabled"):
-        raise InvalidArgument(f"invalid cgroup-manager {manager!r}", hint="use cgroupfs")
+    if _wants_systemd(top) and not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
+        why = "systemd is not running on this machine"
+        raise Unsupported("cannot use the systemd cgroup driver", why=why, hint="use the cgroupfs driver")
+    if manager not in ("cgroupfs", "systemd", "disabled"):
+        raise InvalidArgument(f"invalid cgroup-manager {manager!r}", hint="use cgroupfs or systemd")
+
+
+def _wants_systemd(top: Call) -> bool:
+    return top.switch("systemd-cgroup") or top.text("cgroup-manager") == "systemd"
 
 
 def _version() -> int:

@@ -35,7 +35,12 @@ def _update(call: Call) -> int:
             raise Conflict(f"cannot update container {call.id}", why="container not running")
         if not container.cgroup:
             raise Conflict(f"cannot update container {call.id}", why="it has no control group")
-        cgroups.update(cgroups.read_layout(), container.cgroup, resources=_resources(call))
+        resources = _resources(call)
+        if container.unit:
+            from cloison.oci_runtime import systemd_unit
+
+            systemd_unit.update(container.unit, resources, runtime_directory=container.session)
+        cgroups.update(cgroups.read_layout(), container.cgroup, resources=resources)
     return 0
 
 

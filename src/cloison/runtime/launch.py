@@ -114,6 +114,30 @@ def launch(ops: tuple[Op, ...], *, id: str = "", launcher: Launcher = executable
     return Repeated(ops).launch(id, launcher=launcher)
 
 
+class Placeholder:
+    """A launcher that waits for its plan: a process of 100 KB that holds a place until the container's own is there."""
+
+    def __init__(self, *, launcher: Launcher = executable.DEFAULT) -> None:
+        """Raises: as `Repeated.launch`."""
+        image = launcher.descriptor()
+        reading, self._writing = os.pipe()
+        try:
+            self.pid = _posix_spawn(_targets([reading], avoid=image), image=image)
+        except OSError as err:
+            os.close(self._writing)
+            raise _spawn_error(err) from err
+        finally:
+            os.close(reading)
+
+    def close(self) -> None:
+        """Let it end, and wait for that."""
+        os.close(self._writing)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:  # whoever called us ignores SIGCHLD
+            pass
+
+
 def _socketpair() -> tuple[_socket.socket, _socket.socket]:
     try:
         return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)

@@ -123,6 +123,7 @@ VERBS: dict[str, Verb] = {
     "io-priority": _verb(1, "C"),
     "terminal": _verb(3, "C", 2),
     "umask": _verb(1, "C"),
+    "exec-label": _verb(2, "C"),
     "bounding": _verb(1, "C"),
     "user": _verb(at_least(2), "C"),
     "capabilities": _verb(4, "C"),

@@ -58,6 +58,8 @@ def plan_command(
         *plan_rlimits(process.rlimits, facts=facts),
         *_plan_scheduling(process),
         op("umask", f"{process.user.umask:o}"),
+        # While we are still who may, and before a filter that may know nothing of write(2)
+        *(op("exec-label", file, value) for file, value in process.exec_labels),
         op("bounding", f"{_granted(process.capabilities.bounding, facts):x}"),
         *early,
         *(op("preserve-fd", fd, fd) for fd in preserve),
