@@ -32,6 +32,10 @@ class Limits(Record):
     retry_after_max_s: float = 30.0  # a registry that wants us to wait longer gets an error instead
     redirects: int = 8
     resumes: int = 5  # a blob's transfer may break so often
+    ranges: int = 3  # a big blob comes in parts, so many at once
+    ranges_on_loopback: int = 1  # where one connection has all there is
+    range_bytes: int = 8 << 20  # a part
+    big_blob_bytes: int = 64 << 20
 
 
 class TransferBroken(Unavailable):

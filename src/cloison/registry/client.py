@@ -6,6 +6,7 @@ Manifests are verified here. A blob's bytes are handed on as they come: the stor
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 from cloison.errors import InvalidArgument, Unavailable, Unsupported
 from cloison.model.digest import is_digest
@@ -13,7 +14,8 @@ from cloison.model.record import Record
 from cloison.oci.image import INDEX_TYPES, MANIFEST_TYPES
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
 from cloison.registry.budget import Limits, TransferBroken
-from cloison.registry.origin import printable
+from cloison.registry.origin import LOOPBACK, printable
+from cloison.registry.ranges import fetch_parts
 from cloison.registry.session import Endpoint, Session
 
 TYPE_CHECKING = False
@@ -91,6 +93,16 @@ class RegistryClient:
 
         Raises: NotFound, Denied, Unavailable; InvalidArgument when the registry's idea of the size is another one.
         """
+        if self._comes_in_parts(descriptor, offset):
+            first = self._part(descriptor, offset, offset + self._limits.range_bytes)
+            if first:
+                yield first
+                offset += len(first)
+                yield from fetch_parts(
+                    partial(self._whole_part, descriptor), offset, end=descriptor.size,
+                    part_bytes=self._limits.range_bytes, count=self._parallel(),
+                )  # fmt: skip
+                return
         breaks = 0
         while True:
             try:
@@ -98,13 +110,63 @@ class RegistryClient:
                     offset += len(chunk)
                     yield chunk
                 return
-            except TransferBroken:
+            except TransferBroken as err:
                 if offset == descriptor.size:
                     return  # broke behind the last byte
-                breaks += 1
-                if breaks > self._limits.resumes:
-                    raise
-                self.session.pause(min(self._limits.backoff_s * 2 ** (breaks - 1), self._limits.retry_after_max_s))
+                breaks = self._after_break(breaks, err)
+
+    def _after_break(self, breaks: int, err: TransferBroken) -> int:
+        """Wait before a transfer goes on; how often it broke. Raises: ``err`` when it was once too often."""
+        limits = self._limits
+        if breaks >= limits.resumes:
+            raise err
+        self.session.pause(min(limits.backoff_s * 2**breaks, limits.retry_after_max_s))
+        return breaks + 1
+
+    # -- a big blob in parts
+
+    def _parallel(self) -> int:
+        at_home = self.session.guard.home_kind == LOOPBACK
+        return self._limits.ranges_on_loopback if at_home else self._limits.ranges
+
+    def _comes_in_parts(self, descriptor: Descriptor, offset: int) -> bool:
+        return self._parallel() > 1 and descriptor.size - offset >= self._limits.big_blob_bytes
+
+    def _whole_part(self, descriptor: Descriptor, begin: int, end: int) -> bytes:
+        data = self._part(descriptor, begin, end)
+        if not data:
+            raise Unavailable(f"blob {descriptor.digest} cannot be read in parts", why="the registry gave up on ranges")
+        return data
+
+    def _part(self, descriptor: Descriptor, begin: int, end: int) -> bytes:
+        """These bytes, asked for again where they broke off; b"" from a registry that gives no ranges."""
+        pieces: list[bytes] = []
+        breaks = 0
+        while begin < end:
+            try:
+                for piece in self._range(descriptor, begin, end):
+                    pieces.append(piece)
+                    begin += len(piece)
+                if not pieces:
+                    return b""
+            except TransferBroken as err:
+                breaks = self._after_break(breaks, err)
+        return b"".join(pieces)
+
+    def _range(self, descriptor: Descriptor, begin: int, end: int) -> Iterator[bytes]:
+        """One request for a part; nothing when the answer is the whole blob."""
+        with self._open_blob(descriptor, {"Range": f"bytes={begin}-{end - 1}"}) as response:
+            if response.status == 200:
+                return
+            self.session.check(response, 206, missing=f"blob {descriptor.digest} not found")
+            expected = f"bytes {begin}-{end - 1}/"
+            if response.headers.get("content-range", "") not in (f"{expected}{descriptor.size}", f"{expected}*"):
+                raise Unavailable(f"blob {descriptor.digest} is refused", why="the registry sends another range")
+            while begin < end and (piece := response.read_some(min(_CHUNK_BYTES, end - begin))):
+                begin += len(piece)
+                yield piece
+        if begin < end:
+            raise _wrong_size(descriptor, f"the registry sends {end - begin} fewer")
 
     def _blob_from(self, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
