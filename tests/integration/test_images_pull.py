@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 
 from cloison.errors import InvalidArgument, NoSpace, NotFound, Unavailable
 from cloison.images.progress import NoProgress
-from harness import Roots
+from cloison.oci.image import OCI_CONFIG, OCI_LAYER
+from harness import Cloison, Roots
 from image_store import Store
-from registry_fixture import Layout, Registry, is_available, running_registry
+from registry_fixture import Layout, Registry, digest_of, is_available, running_registry
+from scripted_registry import OCI_INDEX, OCI_MANIFEST, ScriptedRegistry
 from unpack_fixture import archive, describe, file, folder, unpack
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Debian's docker-registry and skopeo")
@@ -225,3 +229,70 @@ def test_ensure_pulls_what_is_missing_and_only_that(store: Store, registry: Regi
     assert quiet.lines
     with pytest.raises(NotFound):
         store.images.ensure(f"{registry.address}/app:two", policy="missing", platform="linux/riscv64")
+
+
+# --- nothing has changed ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedRegistry]:
+    """A registry with app:latest for two platforms, that counts what it is asked."""
+    with ScriptedRegistry() as server:
+        members = []
+        for name in ("amd64", "arm64"):
+            config = {"architecture": name, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(OTHER)]}}
+            blob = json.dumps(config).encode()
+            manifest = {
+                "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+                "config": {"mediaType": OCI_CONFIG, "digest": server.add_blob(blob), "size": len(blob)},
+                "layers": [{"mediaType": OCI_LAYER, "digest": server.add_blob(OTHER), "size": len(OTHER)}],
+            }  # fmt: skip
+            body = json.dumps(manifest).encode()
+            platform = {"architecture": name, "os": "linux"}
+            digest = server.add_manifest(body, tag=name)
+            members.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": len(body), "platform": platform})
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": members}
+        server.add_manifest(index, media_type=OCI_INDEX)
+        yield server
+
+
+def test_a_pull_of_what_is_here_is_one_head_and_loads_no_http_library(scripted: ScriptedRegistry) -> None:
+    roots = Roots()
+    try:
+        command = Cloison(roots)
+        name = f"{scripted.address}/app"
+        command.ok("pull", "--platform", "linux/amd64", name)
+        asked = len(scripted.requests)
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "cloison", "pull", "--platform", "linux/amd64", name],
+            env=roots.environ, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert [request.method for request in scripted.requests[asked:]] == ["HEAD"]
+        assert f"Status: Image is up to date for {name}:latest" in done.stdout
+        assert "registries_conf" in done.stderr
+        assert "urllib3" not in done.stderr
+    finally:
+        roots.remove()
+
+
+def test_the_same_index_is_another_image_for_another_platform(store: Store, scripted: ScriptedRegistry) -> None:
+    name = f"{scripted.address}/app"
+    one = store.images.pull(name, platform="linux/amd64")
+    two = store.images.pull(name, platform="linux/arm64")
+    assert (one.architecture, two.architecture) == ("amd64", "arm64")
+    asked = len(scripted.requests)
+    assert store.images.pull(f"{name}@{two.digest}", platform="linux/arm64").id == two.id
+    by_index = two.repo_digests[0]
+    asked = len(scripted.requests)
+    assert store.images.pull(by_index, platform="linux/arm64").id == two.id
+    assert len(scripted.requests) == asked  # a digest names one content for ever
+
+
+def test_a_registry_without_head_or_digest_is_pulled_from_all_the_same(
+    store: Store, scripted: ScriptedRegistry
+) -> None:
+    name = f"{scripted.address}/app"
+    image = store.images.pull(name, platform="linux/amd64")
+    for answer in (lambda e: e.head(405), lambda e: e.head(200, content_length="7")):
+        scripted.on("HEAD /v2/app/manifests/latest", answer)
+        assert store.images.pull(name, platform="linux/amd64") == image

@@ -94,7 +94,7 @@ def test_drop_ins_and_the_users_own_file_win(machine: Machine) -> None:
 def test_a_malformed_file_is_named(machine: Machine, content: str) -> None:
     machine.conf(content)
     with pytest.raises(InvalidArgument, match=r"registries\.conf"):
-        machine.endpoints("a.example/x")
+        machine.candidates("x")
 
 
 # --- endpoints --------------------------------------------------------------------------------------------------------

@@ -177,7 +177,6 @@ class Images:
         ``every_platform`` brings the blobs of all, and unpacks those of ``platform``. Raises: NotFound, Denied,
         Unavailable, Unsupported, InvalidArgument; nothing is visible then.
         """
-        from cloison.engine.bringing import Bringing
         from cloison.engine.pulling import Puller
 
         self._open()
@@ -186,6 +185,8 @@ class Images:
         if current is not None:
             puller.tell(same=True)
             return current
+        from cloison.engine.bringing import Bringing
+
         with Bringing(self._settings, resumable=True) as bringing:
             before = puller.before(text)
             stored, names = puller.fetch(text, platform=platform, every_platform=every_platform)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cloison.errors import CloisonError, Denied, NotFound, Unsupported
-from cloison.images.layout import StoredImage
 from cloison.images.mirrors import Mirrored
 from cloison.images.progress import NoProgress
 from cloison.images.reach import Reach
@@ -12,6 +11,7 @@ from cloison.registry.platforms import choose, parse_platform, runs_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
     from cloison.images.records import ImageStore
     from cloison.model.image import Image
@@ -88,6 +88,7 @@ class Puller:
 
     def fetch(self, text: str, *, platform: str, every_platform: bool) -> tuple[StoredImage, tuple[str, ...]]:
         """Bring the blobs of what ``text`` names; the image, and what the registry calls it."""
+        from cloison.images.layout import StoredImage
         from cloison.images.pull import fetch
 
         *others, last = self._reach.candidates(text)

@@ -41,13 +41,22 @@ class Reach:
         self._limits = limits
         extra = {"warn": warn} if warn else {}
         self.keychain = Keychain(settings, auth_file=self._access.auth_file, **extra)
-        self._conf: RegistriesConf | None = None
+        self._names: RegistriesConf | None = None
+        self._rules: RegistriesConf | None = None
 
     @property
-    def conf(self) -> RegistriesConf:
-        if self._conf is None:
-            self._conf = load_registries_conf(self._settings)
-        return self._conf
+    def names(self) -> RegistriesConf:
+        """What is said about short names."""
+        if self._names is None:
+            self._names = load_registries_conf(self._settings)
+        return self._names
+
+    @property
+    def rules(self) -> RegistriesConf:
+        """What is said about registries."""
+        if self._rules is None:
+            self._rules = self._names or load_registries_conf(self._settings, names=False)
+        return self._rules
 
     # -- names
 
@@ -62,12 +71,12 @@ class Reach:
         suffix = reference.suffix
         name = text.partition("@")[0]
         name = name[: len(name) - len(f":{reference.tag}")] if name.endswith(f":{reference.tag}") else name
-        if alias := self.conf.aliases.get(name):
+        if alias := self.names.aliases.get(name):
             return [parse_reference(alias + suffix)]
-        search = self.conf.search
+        search = self.names.search
         if not search:
             return [reference]
-        if len(search) > 1 and self.conf.mode == "enforcing":
+        if len(search) > 1 and self.names.mode == "enforcing":
             raise InvalidArgument(
                 f"cannot tell which registry the short name {name} means", why=f"there are {', '.join(search)}",
                 hint=f"name it: {search[0]}/{name}",
@@ -79,7 +88,7 @@ class Reach:
     def primary(self, reference: Reference) -> Endpoint:
         """The registry itself, where one writes. Raises: Denied when it is blocked."""
         name = reference.canonical_name
-        rule = self.conf.rule_for(name)
+        rule = self.rules.rule_for(name)
         if rule is not None and rule.blocked:
             raise Denied(f"registry {reference.domain} is blocked", why=f"registries.conf blocks {rule.prefix}")
         location = name
@@ -101,7 +110,7 @@ class Reach:
 
     def _mirrors(self, reference: Reference) -> Iterator[Endpoint]:
         name = reference.canonical_name
-        rule = self.conf.rule_for(name)
+        rule = self.rules.rule_for(name)
         unwanted = "tag-only" if reference.digest else "digest-only"
         for mirror in rule.mirrors if rule else ():
             if rule and mirror.pull_from != unwanted:
@@ -174,7 +183,7 @@ class Reach:
     def session(self, domain: str, *, scope: str = "", credentials: Credentials | None = None) -> Session:
         """With a registry as a whole. ``credentials`` are tried in place of those known, for a login."""
         endpoint = self._endpoint(f"{domain}/", insecure=False)
-        rule = self.conf.rule_for(domain)
+        rule = self.rules.rule_for(domain)
         if rule is not None and rule.insecure and self._access.tls_verify is None:
             endpoint = endpoint.replace(verify=False)
         return Session(

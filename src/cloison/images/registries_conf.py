@@ -69,14 +69,26 @@ def prefix_length(name: str, prefix: str) -> int:
 # --- registries.conf ------------------------------------------------------------------------------------------------
 
 
-def load_registries_conf(settings: Settings) -> RegistriesConf:
-    """The user's file instead of the machine's, then the drop-ins of both; later ones win. Raises: InvalidArgument."""
+def load_registries_conf(settings: Settings, *, names: bool = True) -> RegistriesConf:
+    """The user's file instead of the machine's, then the drop-ins of both; later ones win.
+
+    Without ``names`` files that have nothing but short names are not parsed: they are long, and TOML takes its time.
+    Raises: InvalidArgument.
+    """
     conf = RegistriesConf()
     for path in _conf_paths(settings):
         data = read_optional(path)
-        if data:
+        if _matters(data, names=names):
             conf = _merge(conf, _parse_conf(data, path))
     return conf
+
+
+def _matters(data: bytes, *, names: bool) -> bool:
+    """Whether a file says anything, or, without ``names``, anything about registries."""
+    keys = [
+        line.partition(b'"')[0] for line in data.splitlines() if line.strip() and not line.lstrip().startswith(b"#")
+    ]
+    return bool(keys) if names else any(b"registr" in key for key in keys)
 
 
 def _conf_paths(settings: Settings) -> Iterator[str]:

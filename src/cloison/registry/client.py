@@ -15,7 +15,6 @@ from cloison.oci.image import INDEX_TYPES, MANIFEST_TYPES
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
 from cloison.registry.budget import Limits, TransferBroken
 from cloison.registry.origin import LOOPBACK, printable
-from cloison.registry.ranges import fetch_parts
 from cloison.registry.session import Endpoint, Session
 
 TYPE_CHECKING = False
@@ -82,10 +81,13 @@ class RegistryClient:
 
         Raises: as `manifest`.
         """
-        name = reference.digest or reference.tag
-        with self._get(f"manifests/{name}", {"Accept": _ACCEPT}, body_bytes=0, method="HEAD") as response:
-            self.session.check(response, 200, missing=f"manifest for {reference.familiar} not found")
-            digest = response.headers.get("docker-content-digest", "")
+        resource, headers = f"manifests/{reference.digest or reference.tag}", {"Accept": _ACCEPT}
+        answered = self.session.glance(f"{self.endpoint.path}/{resource}", headers)
+        if answered is None:
+            with self._get(resource, headers, body_bytes=0, method="HEAD") as response:
+                self.session.check(response, 200, missing=f"manifest for {reference.familiar} not found")
+                answered = response.headers
+        digest = answered.get("docker-content-digest", "")
         return digest if is_digest(digest) else ""
 
     def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
@@ -94,6 +96,8 @@ class RegistryClient:
         Raises: NotFound, Denied, Unavailable; InvalidArgument when the registry's idea of the size is another one.
         """
         if self._comes_in_parts(descriptor, offset):
+            from cloison.registry.ranges import fetch_parts
+
             first = self._part(descriptor, offset, offset + self._limits.range_bytes)
             if first:
                 yield first

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
-import time
 
 from urllib3 import PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -13,18 +11,17 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import make_headers
 
 from cloison.errors import InvalidArgument, Unavailable, Unsupported
-from cloison.registry.budget import CurrentMeter, Meter, MeteredReader, NoTls, TransferBroken, Unreachable
+from cloison.registry.budget import CurrentMeter, Meter, MeteredReader, NoTls, TransferBroken
 from cloison.registry.origin import Origin, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Iterator
     from http.client import HTTPResponse  # noqa: TID251 - a part of transport
 
     Dial = Callable[[Origin], socket.socket]
-
-_MAX_ADDRESSES = 8
 
 
 def make_pools(dial: Dial, current: CurrentMeter, *, tls: ssl.SSLContext, proxy: str = "") -> PoolManager:
@@ -92,52 +89,6 @@ def _metered_response(sock: socket.socket, method: str | None, *, meter: Meter) 
 
     response.begin = begin_then_note  # type: ignore[method-assign]
     return response
-
-
-def dial(origin: Origin, *, check: Callable[[str], None], timeout_s: float, peer: str = "registry") -> socket.socket:
-    """A TCP connection to the first address of ``origin`` that answers; each passes ``check`` before it is tried.
-
-    Raises: Denied (from check), Unavailable "cannot reach registry …" (or what ``peer`` is).
-    """
-    deadline = time.monotonic() + timeout_s
-    failure: OSError = OSError(0, "no address")
-    for family, address in _resolve(origin, peer):
-        check(str(address[0]))
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            break
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(remaining)
-            sock.connect(address)
-            sock.settimeout(timeout_s)  # for the TLS handshake
-            return sock
-        except OSError as err:
-            sock.close()
-            failure = err
-        except BaseException:
-            sock.close()
-            raise
-    raise _unreachable(f"{peer} {origin.authority}", failure, timeout_s=timeout_s) from failure
-
-
-def _resolve(origin: Origin, peer: str) -> list[tuple[socket.AddressFamily, tuple[str | int, ...]]]:
-    try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as err:
-        why = f"no such host: {origin.host}"
-        if getattr(err, "errno", 0) == socket.EAI_AGAIN:
-            why = f"name resolution of {origin.host} failed for now"
-        raise Unavailable(f"cannot reach {peer} {origin.authority}", why=why) from err
-    return [(family, (str(address[0]), *address[1:])) for family, _, _, _, address in found[:_MAX_ADDRESSES]]
-
-
-def _unreachable(peer: str, err: OSError, *, timeout_s: float) -> Unreachable:
-    what = f"cannot reach {peer}"
-    if isinstance(err, TimeoutError):
-        return Unreachable(what, why=f"no connection in {timeout_s:g} s")
-    return Unreachable(what, why=os.strerror(err.errno).lower() if err.errno else "it has no address")
 
 
 def explain(err: Exception, origin: Origin) -> Unavailable:

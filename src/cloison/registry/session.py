@@ -118,8 +118,22 @@ class Session:
         response = self._authorized(ask)
         if response.status == 400 and self._may_speak_tls(response):
             response = self._authorized(ask)
-        self._note_rate_limit(response)
+        self._note_rate_limit(response.headers)
         return response
+
+    def glance(self, resource: str, headers: Mapping[str, str]) -> Mapping[str, str] | None:
+        """The headers of a HEAD that goes well at once; None where `get` has to do it. A challenge is answered."""
+        if not self._is_settled:
+            return None
+        link = self._links[-1]
+        found = link.transport.glance(self.url(resource), headers={**self.endpoint.headers, **headers})
+        if found is None:
+            return None
+        status, answered = found
+        if status == 401 and "www-authenticate" in answered:
+            link.auth.answer(answered["www-authenticate"], scope=self.scope, refused={})
+        self._note_rate_limit(answered)
+        return answered if status == 200 else None
 
     def send(
         self, method: str, resource: str, *, headers: Mapping[str, str] | None = None, body: bytes | Body = b""
@@ -235,10 +249,10 @@ class Session:
     def _unexpected(self, response: Response, *, why: str) -> Unavailable:
         return Unavailable(f"registry {self.name} answers with status {response.status}", why=why)
 
-    def _note_rate_limit(self, response: Response) -> None:
+    def _note_rate_limit(self, headers: Mapping[str, str]) -> None:
         """Docker Hub's ``ratelimit-limit: 100;w=21600``, ``ratelimit-remaining: 76;w=21600``."""
-        limit, _, rest = response.headers.get("ratelimit-limit", "").partition(";w=")
-        remaining = response.headers.get("ratelimit-remaining", "").partition(";")[0]
+        limit, _, rest = headers.get("ratelimit-limit", "").partition(";w=")
+        remaining = headers.get("ratelimit-remaining", "").partition(";")[0]
         if all(text.isascii() and text.isdigit() and len(text) < 10 for text in (limit, remaining)):
             window = f" in {int(rest) / 3600:g} h" if rest.isascii() and rest.isdigit() and len(rest) < 10 else ""
             self.rate_limit = f"{remaining} of {limit} pulls left{window}"

@@ -191,6 +191,25 @@ class Transport:
             )
         return response
 
+    def glance(self, url: str, *, headers: Mapping[str, str]) -> tuple[int, dict[str, str]] | None:
+        """HEAD by the shortest way: status and headers; None where `get` has to do it, and to say what is wrong."""
+        from cloison.registry.dialing import ask_head
+
+        origin = origin_of(url)
+        if self._proxies.for_origin(origin):
+            return None
+        sent = {"Host": origin.authority, **_IDENTITY, **headers}
+        try:
+            sock = self._dial(origin)
+            with sock:
+                if origin.scheme == "https":
+                    sock = self._trust.context(origin).wrap_socket(sock, server_hostname=origin.host)
+                with sock:
+                    path = url[len(origin.url) :]
+                    return ask_head(sock, path, headers=sent, timeout_s=self._limits.head_timeout_s)
+        except (CloisonError, OSError, ValueError):
+            return None
+
     def abort(self) -> None:
         """End every request, in whatever thread: each raises Unavailable soon. The transport cannot be used again."""
         self._stopped.set()
@@ -283,7 +302,7 @@ class Transport:
             return self._pools[key]
 
     def _dial(self, origin: Origin) -> socket.socket:
-        from cloison.registry.connections import dial
+        from cloison.registry.dialing import dial
 
         return dial(
             origin,
@@ -292,7 +311,7 @@ class Transport:
         )
 
     def _dial_proxy(self, origin: Origin) -> socket.socket:
-        from cloison.registry.connections import dial
+        from cloison.registry.dialing import dial
 
         # the proxy resolves the names behind it, and the user chose the proxy: there is no address to check
         return dial(origin, check=lambda address: None, timeout_s=self._limits.connect_timeout_s, peer="proxy")
