@@ -85,10 +85,8 @@ def load_registries_conf(settings: Settings, *, names: bool = True) -> Registrie
 
 def _matters(data: bytes, *, names: bool) -> bool:
     """Whether a file says anything, or, without ``names``, anything about registries."""
-    keys = [
-        line.partition(b'"')[0] for line in data.splitlines() if line.strip() and not line.lstrip().startswith(b"#")
-    ]
-    return bool(keys) if names else any(b"registr" in key for key in keys)
+    lines = [line.lstrip() for line in data.splitlines() if line.strip() and not line.lstrip().startswith(b"#")]
+    return bool(lines) if names else any(line.startswith((b"[[", b"[registries")) for line in lines)
 
 
 def _conf_paths(settings: Settings) -> Iterator[str]:
