@@ -104,15 +104,16 @@ int op_bounding(struct launch *l, const struct op *op)
 
 /* A command that is not root must be able to open /dev/stdout: its pipes and its terminal become its own. Only what is
  * anonymous or ours is touched, never a file or terminal of the caller's. */
-static void give_streams(struct launch *l, uid_t uid)
+static void give_streams(struct launch *l, uid_t uid, gid_t gid)
 {
 	for (int fd = 0; uid && fd < 3; fd++) {
-		struct statfs fs;
+		struct statfs fs = { 0 };
+		bool pipe = fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS_MAGIC;
 
-		if (fstatfs(fd, &fs) == 0 && (fs.f_type == PIPEFS_MAGIC || (l->terminal && fs.f_type == DEVPTS_SUPER_MAGIC))) {
-			if (fchown(fd, uid, (gid_t)-1) < 0)
-				continue; /* not ours to give: it works as it is, only not by name */
-		}
+		if (!pipe && !(l->terminal && fs.f_type == DEVPTS_SUPER_MAGIC))
+			continue;
+		if (fchown(fd, uid, pipe ? gid : (gid_t)-1) < 0) /* a terminal's group lets others write to it */
+			continue; /* not ours to give: it works as it is, only not by name */
 	}
 }
 
@@ -127,7 +128,7 @@ int op_user(struct launch *l, const struct op *op)
 	/* Raw calls: libc's would look for threads, and the child of a raw clone has none */
 	if (syscall(SYS_setgroups, count, groups) < 0 && !(l->groups_denied && count == 0))
 		return fail(l, "setgroups", "");
-	give_streams(l, uid);
+	give_streams(l, uid, (gid_t)number(op->arg[1]));
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return fail(l, "prctl", "PR_SET_KEEPCAPS");
 	return set_ids(l, uid, (gid_t)number(op->arg[1]));

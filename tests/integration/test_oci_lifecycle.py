@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloison.linux.cgroups import read_layout
 from oci_bundle import Door, subreaping
 
 pytestmark = pytest.mark.guest
@@ -211,6 +213,36 @@ def test_unknown_verbs_options_and_drivers_are_errors(door: Door) -> None:
     assert "invalid cgroup-manager" in door.fails("--cgroup-manager", "other", "list")
     assert "requires exactly 1" in door.fails("state")
     assert "not supported" in door.fails("checkpoint", "--help")
+
+
+@pytest.mark.parametrize("name", ["crun", "runc", "other"])
+def test_what_is_printed_names_the_runtime_in_whose_place_we_stand(door: Door, name: str) -> None:
+    argv = door.argv("exec", "--help")
+    argv[2] = f"import sys; sys.argv[0] = '/usr/bin/{name}'; {argv[2]}"
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    shown = name if name != "other" else "cloison-oci"
+    assert done.stdout.startswith(f"Usage: {shown} [OPTION...] exec CONTAINER cmd")
+    argv = [*argv[:-2], "--version"]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.startswith(f"{shown} version ")
+
+
+def test_delete_reaches_a_process_that_somebody_froze_elsewhere(door: Door) -> None:
+    """On version 1 what a freezer holds cannot die, not even by SIGKILL."""
+    if "freezer" not in read_layout().legacy:
+        pytest.skip("needs the version 1 freezer")
+    foreign = Path(read_layout().legacy["freezer"]) / f"cloison-oci-t-foreign-{os.getpid()}"
+    pid = door.start("t-foreign")
+    foreign.mkdir()
+    try:
+        (foreign / "cgroup.procs").write_text(str(pid))
+        (foreign / "freezer.state").write_text("FROZEN")
+        before = time.monotonic()
+        door.ok("delete", "--force", "t-foreign")
+        assert time.monotonic() - before < 8
+        assert "does not exist" in door.fails("state", "t-foreign")
+    finally:
+        (foreign / "freezer.state").write_text("THAWED")
+        foreign.rmdir()
 
 
 def wait_for(door: Door, name: str, status: str) -> None:

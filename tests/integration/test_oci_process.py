@@ -248,3 +248,9 @@ def test_the_callers_groups_are_kept_when_an_annotation_says_so(door: Door) -> N
         assert sorted(map(int, door.ok("run", "t-groups").split())) == [0, 11, 12, 13]
     finally:
         os.setgroups(before)
+
+
+def test_pipes_become_the_users_with_its_group(door: Door) -> None:
+    door.write("stat", "-L", "-c", "%u:%g", "/proc/self/fd/1", user={"uid": 7, "gid": 8})
+    done = subprocess.run(door.argv("run", "t-pipe"), cwd=door.bundle, capture_output=True, text=True, check=True)
+    assert done.stdout == "7:8\n"

@@ -64,6 +64,19 @@ def freeze(layout: Layout, path: str, *, frozen: bool) -> None:
         )
 
 
+def leave_foreign_freezer(layout: Layout, path: str, *, pid: int) -> None:
+    """Back into its own group with a process that somebody put elsewhere: what a version 1 freezer holds cannot die."""
+    freezer = layout.legacy.get("freezer")
+    if not freezer:
+        return
+    try:
+        rows = [row.split(":", 2) for row in read_text(f"/proc/{pid}/cgroup").splitlines()]
+    except (FileNotFoundError, ProcessLookupError, NotFound):
+        return
+    if any(names == "freezer" and place != f"/{path}" for _, names, place in rows):
+        write_if_there(f"{freezer}/{path}/cgroup.procs", str(pid))
+
+
 def is_frozen(layout: Layout, path: str) -> bool:
     """Whether the group was told to stand still, by either version's freezer."""
     if layout.unified and read_text(f"{layout.unified}/{path}/cgroup.freeze").strip() == "1":

@@ -24,7 +24,16 @@ from cloison.linux.cgroup_making import (
     plan_group,
     rmdir,
 )
-from cloison.linux.cgroup_processes import freeze, is_frozen, kill, pids, read_field, subdirectories, write_value
+from cloison.linux.cgroup_processes import (
+    freeze,
+    is_frozen,
+    kill,
+    leave_foreign_freezer,
+    pids,
+    read_field,
+    subdirectories,
+    write_value,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ __all__ = [
     "freeze",
     "is_frozen",
     "kill",
+    "leave_foreign_freezer",
     "list_children",
     "memory_peak",
     "oom_kills",

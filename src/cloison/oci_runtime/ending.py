@@ -27,10 +27,18 @@ def kill_first(container: Container) -> None:
         if not container.cgroup:
             raise
         cgroups.kill(cgroups.read_layout(), container.cgroup)
-    if container.cgroup:
-        layout = cgroups.read_layout()
-        if cgroups.is_frozen(layout, container.cgroup):
-            cgroups.freeze(layout, container.cgroup, frozen=False)  # version 1: the frozen do not even die
+    let_die(container)
+
+
+def let_die(container: Container) -> None:
+    """On version 1 not even SIGKILL reaches the frozen, whoever froze them."""
+    if not container.cgroup:
+        return
+    layout = cgroups.read_layout()
+    if cgroups.is_frozen(layout, container.cgroup):
+        cgroups.freeze(layout, container.cgroup, frozen=False)
+    if proc.is_alive(container.pid, container.pid_started):
+        cgroups.leave_foreign_freezer(layout, container.cgroup, pid=container.pid)
 
 
 def delete(containers: Containers, container_id: str, *, force: bool, log: Log) -> None:

@@ -58,4 +58,4 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-EVENTS = Verb("events", _events, usage="[--stats] [--interval 5s] ID", options={"stats": "switch", "interval": "text"})
+EVENTS = Verb("events", _events, usage="CONTAINER", options={"stats": "switch", "interval": "text"})

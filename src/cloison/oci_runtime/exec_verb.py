@@ -151,7 +151,7 @@ def _add_capabilities(base: Capabilities, names: list[str]) -> Capabilities:
 
 
 EXEC = Verb(
-    "exec", _exec, usage="[OPTIONS] ID [COMMAND [ARG...]]", most=-1, interspersed=False, failure=_FAILED,
+    "exec", _exec, usage="CONTAINER cmd [ARG...]", most=-1, interspersed=False, failure=_FAILED,
     options={
         "process": "text", "console-socket": "text", "pid-file": "text", "detach": "switch", "tty": "switch",
         "user": "text", "cwd": "text", "env": "list", "cap": "list", "preserve-fds": "text", "no-new-privs": "switch",

@@ -144,16 +144,11 @@ def _kill(call: Call) -> int:
         raise Conflict(f"cannot kill container {call.id}", why="container not running")
     if not proc.send_signal(container.pid, container.pid_started, number):
         raise Conflict(f"cannot kill container {call.id}", why="os: process already finished")
-    _let_die(container, number)
+    if number == _SIGKILL:
+        from cloison.oci_runtime.ending import let_die
+
+        let_die(container)
     return 0
-
-
-def _let_die(container: Container, number: int) -> None:
-    """On version 1 not even SIGKILL reaches the frozen."""
-    if number == _SIGKILL and container.cgroup:
-        layout = read_layout()
-        if cgroup_processes.is_frozen(layout, container.cgroup):
-            cgroup_processes.freeze(layout, container.cgroup, frozen=False)
 
 
 def _kill_all(container: Container, number: int) -> int:
@@ -211,13 +206,13 @@ def _freeze(call: Call, *, frozen: bool, allowed: tuple[str, ...]) -> int:
     return 0
 
 
-CREATE = Verb("create", _create, usage="[OPTIONS] ID", options=_CREATE_OPTIONS, short={"b": "bundle", "f": "config"})
-RUN = Verb("run", _run, usage="[OPTIONS] ID", options=_RUN_OPTIONS, short={"b": "bundle", "d": "detach", "f": "config"})
-START = Verb("start", _start, usage="ID")
-STATE = Verb("state", _state, usage="ID")
-KILL = Verb("kill", _kill, usage="[--all] ID [SIGNAL]", options={"all": "switch"}, short={"a": "all"}, most=2)
+CREATE = Verb("create", _create, usage="CONTAINER", options=_CREATE_OPTIONS, short={"b": "bundle", "f": "config"})
+RUN = Verb("run", _run, usage="CONTAINER", options=_RUN_OPTIONS, short={"b": "bundle", "d": "detach", "f": "config"})
+START = Verb("start", _start, usage="CONTAINER")
+STATE = Verb("state", _state, usage="CONTAINER")
+KILL = Verb("kill", _kill, usage="CONTAINER [SIGNAL]", options={"all": "switch"}, short={"a": "all"}, most=2)
 DELETE = Verb(
-    "delete", _delete, usage="[--force] ID", options={"force": "switch", "regex": "switch"}, short={"f": "force"}
+    "delete", _delete, usage="CONTAINER", options={"force": "switch", "regex": "switch"}, short={"f": "force"}
 )
-PAUSE = Verb("pause", _pause, usage="ID")
-RESUME = Verb("resume", _resume, usage="ID")
+PAUSE = Verb("pause", _pause, usage="CONTAINER")
+RESUME = Verb("resume", _resume, usage="CONTAINER")

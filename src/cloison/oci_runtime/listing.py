@@ -83,10 +83,10 @@ def _ps(call: Call) -> int:
 
 
 LIST = Verb(
-    "list", _list, usage="[--format table|json] [--quiet]", options={"format": "text", "quiet": "switch"},
+    "list", _list, usage="", options={"format": "text", "quiet": "switch"},
     short={"f": "format", "q": "quiet"}, least=0, most=0,
 )  # fmt: skip
 PS = Verb(
-    "ps", _ps, usage="[--format table|json] ID [PS OPTIONS]", options={"format": "text"}, short={"f": "format"},
+    "ps", _ps, usage="CONTAINER [PS OPTIONS]", options={"format": "text"}, short={"f": "format"},
     most=-1,
 )  # fmt: skip

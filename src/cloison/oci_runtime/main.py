@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DEFAULT_ROOT = "/run/cloison-oci"
+_STOOD_IN_FOR = ("crun", "runc")
 SPEC_VERSION = "1.2.0"
 
 # verb -> "module attribute"
@@ -44,7 +45,7 @@ def _nothing(_call: Call) -> int:
 
 
 TOP = Verb(
-    "cloison-oci", _nothing, usage="[GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", least=0, most=-1,
+    "cloison-oci", _nothing, usage="COMMAND [OPTIONS] [ARGUMENTS]", least=0, most=-1,
     interspersed=False,
     options={
         "root": "text", "log": "text", "log-format": "text", "debug": "switch", "systemd-cgroup": "switch",
@@ -100,7 +101,8 @@ def _act(verb: Verb, argv: Sequence[str], *, top: Call, log: Log) -> int:
         values, words = parse(verb, argv)
     except HelpWanted:
         options = " ".join(f"[--{name}]" for name in verb.options)
-        say(f"Usage: cloison-oci {verb.name} {verb.usage}\n\nOptions: {options}\n")
+        usage = f"{verb.name} {verb.usage}".rstrip()
+        say(f"Usage: {_program()} [OPTION...] {usage}\n\nOptions: {options}\n")
         return 0
     check_words(verb, words)
     return verb.action(
@@ -146,15 +148,21 @@ def _wants_systemd(top: Call) -> bool:
     return top.switch("systemd-cgroup") or top.text("cgroup-manager") == "systemd"
 
 
+def _program() -> str:
+    """Our name; or another runtime's, when it is installed in its place: callers look for it in what is printed."""
+    name = os.path.basename(sys.argv[0])
+    return name if name in _STOOD_IN_FOR else TOP.name
+
+
 def _version() -> int:
     from cloison import __version__
 
-    say(f"cloison-oci version {__version__}\ncommit: {__version__}\nspec: {SPEC_VERSION}\n")
+    say(f"{_program()} version {__version__}\ncommit: {__version__}\nspec: {SPEC_VERSION}\n")
     return 0
 
 
 def _help() -> int:
-    say(f"Usage: cloison-oci {TOP.usage}\n\nCommands: {' '.join(VERBS)}\n\n")
+    say(f"Usage: {_program()} [OPTION...] {TOP.usage}\n\nCommands: {' '.join(VERBS)}\n\n")
     say(f"Global options: {' '.join(f'--{name}' for name in TOP.options)}\n")
     return 0
 

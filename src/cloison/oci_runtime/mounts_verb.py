@@ -82,4 +82,4 @@ def _inside(ops: tuple[Op, ...], *, pid: int, started: int) -> None:
         os.close(pidfd)
 
 
-MOUNTS = Verb("mounts", _mounts, usage="add|remove ID FILE", least=3, most=3)
+MOUNTS = Verb("mounts", _mounts, usage="[add|remove] CONTAINER FILE", least=3, most=3)

@@ -86,6 +86,6 @@ def _mount(mount: Mount, *, rootless: bool) -> dict[str, Any]:
 
 
 SPEC = Verb(
-    "spec", _spec, usage="[--bundle DIR] [--rootless]", options={"bundle": "text", "rootless": "switch"},
+    "spec", _spec, usage="", options={"bundle": "text", "rootless": "switch"},
     short={"b": "bundle"}, least=0, most=0,
 )  # fmt: skip

@@ -45,6 +45,8 @@ def connect_console(path: str) -> _socket.socket:
 def check_terminal(*, terminal: bool, console: str, detached: bool) -> None:
     """Raises: InvalidArgument in runc's words."""
     if detached and terminal and not console:
-        raise InvalidArgument("cannot allocate tty if the runtime will detach without setting console socket")
+        raise InvalidArgument(
+            "cannot allocate tty if the runtime will detach without setting console socket: use --console-socket"
+        )
     if console and not (detached and terminal):
         raise InvalidArgument("cannot use console socket if the runtime will not detach or allocate tty")

@@ -93,6 +93,6 @@ def _size(name: str, text: str) -> int:
 
 
 UPDATE = Verb(
-    "update", _update, usage="[--resources FILE|-] [OPTIONS] ID",
+    "update", _update, usage="CONTAINER",
     options={"resources": "text", **dict.fromkeys((*_NUMBERS, *_SIZES, *_TEXTS), "text")}, short={"r": "resources"},
 )  # fmt: skip
