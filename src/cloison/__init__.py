@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from cloison.errors import CloisonError as CloisonError
     from cloison.model.container import ContainerSpec as ContainerSpec
     from cloison.model.container import Stdio as Stdio
+    from cloison.model.settings import Access as Access
     from cloison.model.settings import Settings as Settings
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Access": "cloison.model.settings",
     "Engine": "cloison.engine.engine",
     "Result": "cloison.engine.running",
     "run": "cloison.engine.running",
@@ -32,7 +34,7 @@ _HOMES = {
     "Stdio": "cloison.model.container",
     "Settings": "cloison.model.settings",
 }
-__all__ = ["CloisonError", "ContainerSpec", "Engine", "Result", "Settings", "Stdio", "__version__", "run"]
+__all__ = ["Access", "CloisonError", "ContainerSpec", "Engine", "Result", "Settings", "Stdio", "__version__", "run"]
 
 
 def __getattr__(name: str) -> object:

@@ -21,6 +21,8 @@ from cloison.model.settings import Settings
 from cloison.registry.auth import Credentials
 from cloison.registry.client import RegistryClient
 from cloison.store.blobs import Blobs
+from harness import Roots
+from image_store import Store
 from registry_fixture import Layout, Registry, is_available, running_registry, tar_of
 from scripted_registry import Exchange, ScriptedRegistry
 
@@ -48,16 +50,19 @@ class TokenService:
     def __call__(self, exchange: Exchange) -> None:
         query = parse_qs(exchange.query)
         self.asked.append(query)
-        token = self._sign(query["scope"][0], query["service"][0])
+        token = self._sign(query.get("scope", []), query["service"][0])
         exchange.answer(200, json.dumps({"token": token, "expires_in": 300}).encode())
 
-    def _sign(self, scope: str, service: str) -> str:
-        kind, name, actions = scope.split(":")
-        granted = actions.split(",") if scope in self.allowed else []
+    def _sign(self, scopes: list[str], service: str) -> str:
+        granted = []
+        for scope in scopes:
+            kind, name, actions = scope.split(":")
+            allowed = actions.split(",") if scope in self.allowed else []
+            granted.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         claims = {
             "iss": "issuer", "sub": "", "aud": service, "exp": now + 300, "nbf": now - 10, "iat": now - 10, "jti": "1",
-            "access": [{"type": kind, "name": name, "actions": granted}],
+            "access": granted,
         }  # fmt: skip
         der = subprocess.run(
             ["openssl", "x509", "-in", self.certificate, "-outform", "DER"], check=True, capture_output=True
@@ -108,6 +113,34 @@ def test_a_registry_that_wants_tokens_gives_the_image_for_one_token(
     fetched = fetch(reference, blobs=blobs, settings=Settings(), platform="linux/amd64", progress=NoProgress())
     assert all(blobs.has(layer.digest) for layer in fetched.layers)
     assert service.asked == [{"scope": ["repository:app:pull"], "service": ["test"]}]
+
+
+def test_a_push_asks_for_one_token_that_covers_what_it_mounts(guarded: Registry, service: TokenService) -> None:
+    roots = Roots()
+    try:
+        store, host = Store(roots), guarded.address
+        image = store.images.pull(f"{host}/app")
+        service.asked.clear()
+        store.images.tag(f"{host}/app", f"{host}/new:1")
+        with pytest.raises(Denied, match=f"{host} denies access"):
+            store.images.push(f"{host}/new:1")
+        service.asked.clear()
+        service.allowed.add("repository:new:pull,push")
+        news = Lines()
+        digest = store.images.push(f"{host}/new:1", progress=news)
+        assert digest == image.digest
+        assert service.asked == [{"service": ["test"], "scope": ["repository:new:pull,push", "repository:app:pull"]}]
+        assert news.finished.count("Mounted from app") == 2
+    finally:
+        roots.remove()
+
+
+class Lines(NoProgress):
+    def __init__(self) -> None:
+        self.finished: list[str] = []
+
+    def finish(self, item: str, message: str) -> None:
+        self.finished.append(message)
 
 
 def test_a_token_that_grants_nothing_is_denied_in_one_line(

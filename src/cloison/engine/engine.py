@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cloison.model.settings import Settings
+import os
+
+from cloison.model.settings import Settings, settings_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +20,11 @@ class Engine:
     """Containers, images, networks and the system of one pair of roots. Thread-safe: nothing in it ever changes."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        """Touches nothing yet: the roots are made by the first use-case that needs them."""
-        self.settings = settings or Settings()
+        """Touches nothing yet: the roots are made by the first use-case that needs them.
+
+        Without settings, those of the environment, as the command has them: roots, registries, credentials.
+        """
+        self.settings = settings or settings_for(dict(os.environ))
 
     @property
     def containers(self) -> Containers:
