@@ -90,15 +90,13 @@ def compare(directory: Path, options: argparse.Namespace) -> int:
             (Docker(), ("docker", "dockerd", "containerd")),
             (Podman(), ("podman", "runc", "conmon")),
         ):
-            if not wanted or peer.name in wanted:
+            if not options.only_oci and (not wanted or peer.name in wanted):
                 engines += start(peer, programs, directory=directory, archive=archive)
         bare |= runtimes.find_runtimes(directory, wanted)
-        if options.only_oci:
-            engines, options.parallel = engines[:1], 0
         latencies(engines, bare, directory=directory, options=options, sdk=Sdk(ours))
         memory(engines)
         runtimes.sizes(bare.values(), directory)
-        if options.parallel:
+        if options.parallel and not options.only_oci:
             parallel(ours, rounds=options.parallel)
     finally:
         runtimes.stop(bare.values())

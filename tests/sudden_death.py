@@ -113,6 +113,7 @@ class _Family:
     def __init__(self, pid: int, roles: Sequence[str], point: tuple[str, int]) -> None:
         self._first = pid
         self._roles = {pid: roles[0]}
+        self._alive = {pid}
         self._waiting: set[int] = set()  # newborns that stopped before their parent told of them
         self._next = dict(zip(roles, roles[1:], strict=False))
         self._names = {number: name for name, number in syscalls.numbers(platform.machine()).items()}
@@ -126,14 +127,13 @@ class _Family:
         assert os.WIFSTOPPED(status), "the command did not stop for us"
         self._ptrace(_SETOPTIONS, self._first, _OPTIONS)
         self._ptrace(_CONT, self._first)
-        alive = {self._first}
-        while alive:
+        while self._alive:
             pid, status = os.waitpid(-1, _ALL)
             if os.WIFSTOPPED(status):
-                alive.add(pid)
+                self._alive.add(pid)
                 self._stopped(pid, os.WSTOPSIG(status), status >> 16)
                 continue
-            alive.discard(pid)
+            self._alive.discard(pid)
             if pid == self._first:
                 self._code = os.waitstatus_to_exitcode(status)
         return Story(tuple(self._calls), self._code, self._killed)
@@ -153,6 +153,7 @@ class _Family:
     def _born(self, pid: int, *, parent: int) -> None:
         role = self._next.pop(self._roles[parent], "other")  # the first child of each has the next role
         self._roles[pid] = role
+        self._alive.add(pid)  # its first stop may come after its parent's end
         if pid in self._waiting:
             self._waiting.discard(pid)
             self._ptrace(_CONT, pid)
