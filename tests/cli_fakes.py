@@ -176,6 +176,12 @@ class FakeImages:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
 
+    def history(self, name: str) -> list[Any]:
+        return []
+
+    def places(self, image: Image) -> tuple[str, list[str]]:
+        return "overlay", []
+
     def list(self) -> list[ImageListing]:
         return self.engine.listings
 

@@ -310,3 +310,15 @@ def test_an_unknown_driver_is_refused_by_name() -> None:
         assert refused.stderr.startswith("cloison: unknown storage driver 'zfs'\nhint: there are overlay, btrfs, ")
     finally:
         own.remove()
+
+
+def test_an_image_is_mounted_to_look_into_with_every_driver(command: Cloison, busybox: str) -> None:
+    command.ok("run", "--name", "more", "--network", "none", busybox, "sh", "-c", "echo y > /y; rm /etc/group")
+    command.ok("commit", "more", "more:1")
+    command.ok("rm", "more")
+    for name, has in ((busybox, True), ("more:1", False)):
+        path = Path(command.ok("image", "mount", name))
+        assert (path / "etc/group").exists() == has and (path / "bin/busybox").exists()
+        with pytest.raises(OSError, match="Read-only"):
+            (path / "y").write_text("z")
+    command.ok("image", "unmount", "-a")

@@ -102,7 +102,10 @@ def test_a_commit_says_how_the_container_was_run(cloison: Cloison, busybox_image
     image_id = cloison.ok("commit", "-a", "Ann", "-m", "why", "-c", "EXPOSE 80", "-c", 'CMD ["true"]', "words", "w:1")
     document = cloison.inspect("w:1")
     config = document["Config"]
-    assert (document["Id"], document["Author"]) == (image_id, "Ann")
+    assert (document["Id"], document["Author"], document["Comment"]) == (image_id, "Ann", "why")
+    places = document["GraphDriver"]
+    assert places["Name"] == "overlay" and os.path.isfile(f"{places['Data']['UpperDir']}/tmp/x")
+    assert os.path.isfile(f"{places['Data']['LowerDir']}/bin/busybox")
     assert (config["User"], config["WorkingDir"], config["Labels"]) == ("web", "/var", {"k": "v"})
     assert (config["Cmd"], config["ExposedPorts"]) == (["true"], {"80/tcp": {}})
     assert {"A=1", "PATH=/bin"} <= set(config["Env"])

@@ -9,7 +9,7 @@ from cloison.cli.image_list import created_ns, when_created
 from cloison.cli.listing import print_listing
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.table import shorten
-from cloison.errors import InvalidArgument
+from cloison.errors import CloisonError, InvalidArgument, NotFound
 from cloison.model.units import SECOND_NS, parse_rfc3339_ns, render_age, render_size
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HISTORY_COLUMNS = {
     "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT",
 }  # fmt: skip
+MOUNT_COLUMNS = {"ID": "IMAGE ID", "Names": "NAMES", "Path": "PATH"}
 _CREATED_BY_WIDTH = 45
 _MISSING = "<missing>"
 
@@ -123,6 +124,41 @@ def _layer_lines(image: Image, layers: Sequence[Sequence[FileChange]], told: lis
     return lines
 
 
+def mount(call: Call) -> int:
+    """Prints where; without words, what is mounted."""
+    images = call.engine.images
+    if not call.words:
+        rows = [
+            {"ID": image_id if call.switch("no-trunc") else image_id[7:19], "Names": " ".join(_names(call, image_id)),
+             "Path": path} for image_id, path in images.mounted().items()
+        ]  # fmt: skip
+        print_listing(call, rows, columns=MOUNT_COLUMNS, quiet_field="Path", headings=MOUNT_COLUMNS)
+    for name in call.words:
+        output.say(images.mount(name))
+    return 0
+
+
+def _names(call: Call, image_id: str) -> Sequence[str]:
+    try:
+        return call.engine.images.references_of(call.engine.images.find(image_id))
+    except NotFound:
+        return []
+
+
+def unmount(call: Call) -> int:
+    """One after the other; prints the ids of those that were mounted."""
+    images = call.engine.images
+    names = list(images.mounted()) if call.switch("all") else call.words
+    failed = 0
+    for name in names:
+        try:
+            output.say(images.unmount(name).id)
+        except CloisonError as error:
+            output.report(error)
+            failed = 1
+    return failed
+
+
 SAVE = Verb(
     "save", save, summary="Save one or more images to a tar archive (streamed to STDOUT by default)",
     usage="[OPTIONS] IMAGE [IMAGE...]", least=1, later="platform",
@@ -150,4 +186,17 @@ DIFF = Verb(
 TREE = Verb(
     "image tree", tree, summary="Show the layers of an image, and what each of them changed", least=1, most=1,
     usage="[OPTIONS] IMAGE", flags=(Flag("--files", help="List every path"),),
+)  # fmt: skip
+MOUNT = Verb(
+    "image mount", mount, summary="Mount images read-only, to look into them", usage="[OPTIONS] [IMAGE...]",
+    flags=(
+        Flag("--format", "string", help="Format output: table, 'table TEMPLATE', json, or a Go TEMPLATE"),
+        Flag("--no-trunc", help="Don't truncate output"),
+    ),
+    details="Prints the directory of each. Without an image, lists what is mounted. A mounted image cannot be removed; "
+    "a reboot ends all mounts.",
+)  # fmt: skip
+UNMOUNT = Verb(
+    "image unmount", unmount, summary="Unmount images", usage="[OPTIONS] [IMAGE...]",
+    flags=(Flag("-a, --all", help="Unmount all images"),),
 )  # fmt: skip

@@ -61,7 +61,16 @@ def _image(call: Call) -> Look:
     from cloison.cli.inspect_image import image_document
 
     images = call.engine.images
-    return lambda name: image_document(images.find(name), images.list())
+
+    def look(name: str) -> dict[str, object]:
+        image = images.find(name)
+        try:
+            comment = next((entry.comment for entry in images.history(image.id)), "")
+        except CloisonError:  # a damaged configuration: there is more to be told than a comment
+            comment = ""
+        return image_document(image, images.list(), comment=comment, places=images.places(image))
+
+    return look
 
 
 def _show(call: Call, looks: Sequence[Look], *, what: str) -> int:

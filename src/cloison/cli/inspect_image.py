@@ -11,14 +11,20 @@ if TYPE_CHECKING:
     from cloison.model.image import Image, ImageConfig, ImageListing
 
 
-def image_document(image: Image, listings: Sequence[ImageListing]) -> dict[str, object]:
-    """The whole document; ``listings`` tell under which references the image is known."""
+def image_document(
+    image: Image, listings: Sequence[ImageListing], *, comment: str = "", places: tuple[str, Sequence[str]] = ("", ())
+) -> dict[str, object]:
+    """The whole document; ``listings`` tell under which references the image is known, ``places`` where its files are.
+
+    ``places`` are the snapshot driver's name and directories, topmost first; ``comment`` is that of the newest layer.
+    """
+    driver, directories = places
     references = [listing.reference for listing in listings if listing.image.id == image.id and listing.reference]
     return {
         "Id": image.id,
         "RepoTags": [reference for reference in references if "@" not in reference],
         "RepoDigests": [familiar_digest(digest) for digest in image.repo_digests],
-        "Comment": "",
+        "Comment": comment,
         "Created": image.created,
         "Author": image.author,
         "Config": _config(image.config),
@@ -26,6 +32,10 @@ def image_document(image: Image, listings: Sequence[ImageListing]) -> dict[str, 
         **({"Variant": image.variant} if image.variant else {}),
         "Os": image.os,
         "Size": image.size_bytes,
+        "GraphDriver": {
+            "Name": driver,
+            "Data": {"UpperDir": "".join(directories[:1]), "LowerDir": ":".join(directories[1:])},
+        },
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids or image.layers)},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }

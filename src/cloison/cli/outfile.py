@@ -27,19 +27,25 @@ class ArchiveOutput:
 
     def write(self, data: bytes, /) -> int:
         """Raises: BrokenPipeError, Unavailable (a full disk)."""
-        self._gathered += data
-        if len(self._gathered) >= _GATHER_BYTES:
+        if len(self._gathered) + len(data) < _GATHER_BYTES:
+            self._gathered += data
+        else:
             self.flush()
+            self._write(data)
         return len(data)
 
     def flush(self) -> None:
+        if self._gathered:
+            self._write(bytes(self._gathered))
+            self._gathered.clear()
+
+    def _write(self, data: bytes) -> None:
         try:
-            output.write_all(self._fd, bytes(self._gathered))
+            output.write_all(self._fd, data)
         except BrokenPipeError:
             raise
         except OSError as err:
             raise Unavailable(f"cannot write to {self._name}", why=os.strerror(err.errno or 0).lower()) from err
-        self._gathered.clear()
 
 
 @contextmanager

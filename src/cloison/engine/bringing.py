@@ -30,7 +30,8 @@ class Bringing:
         garbage.open_store(settings)
         garbage.sweep(settings)
         self.blobs = Blobs(settings.data_root)
-        self.is_littered = False  # set when success leaves something to collect, too
+        # set when success leaves something to collect, too
+        self.is_littered = settings.drop_layer_blobs
         self._settings = settings
         self._store = ImageStore(settings.data_root)
         self._lock = self._store.incoming()

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 from cloison.archive.layer_writer import write_changes
 from cloison.engine.bringing import Bringing, local_reference
+from cloison.engine.restoring import restore_layers
 from cloison.engine.trees import changed_tree
 from cloison.errors import Conflict, NotFound
 from cloison.images.changes import apply_changes
@@ -49,6 +50,7 @@ def commit(record: ContainerRecord, asked: Commit, *, settings: Settings, contai
         base = _base_of(record, settings)
         config = apply_changes(container_config(record, base.config), asked.changes)
         manifest, _body = read_manifest(base, bringing.blobs)
+        restore_layers(base, bringing.blobs, settings=settings)  # the new image comes from no registry
         with _frozen(record, containers) if asked.pause else nullcontext():
             layer, diff_id = _store_changes(record, settings=settings, blobs=bringing.blobs)
         entry = HistoryEntry(

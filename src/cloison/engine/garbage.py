@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cloison.model.image import Image
     from cloison.model.settings import Settings
     from cloison.store.blobs import Blobs
+    from cloison.store.containers import ContainerStore
 
 
 def open_store(settings: Settings) -> None:
@@ -81,11 +82,25 @@ class _Collection:
         for layer in set(self._snapshots.list_layers()) - layers:
             freed += self._size(self._snapshots.layer_path(layer))
             self._snapshots.remove_layer(layer)
-        needed = {digest for image in images.values() for digest in blobs_of(image, self._blobs)}
+        needed = {digest for image in images.values() for digest in self._kept_blobs(image)}
         for digest in set(self._blobs.list()) - needed:
             freed += self._size(self._blobs.path(digest))
             self._blobs.remove(digest)
         return freed
+
+    def _kept_blobs(self, image: Image) -> set[str]:
+        """Without the layers that are unpacked, where those are to be dropped and can be fetched again."""
+        digests = blobs_of(image, self._blobs)
+        if not (self._settings.drop_layer_blobs and image.repo_digests):
+            return digests
+        from cloison.images.layout import read_manifest
+
+        try:
+            manifest, _body = read_manifest(image, self._blobs)
+        except CloisonError:
+            return digests
+        layers = zip(manifest.layers, image.layers, strict=False)
+        return digests - {layer.digest for layer, chain in layers if self._snapshots.has(chain)}
 
     def _size(self, path: str) -> int:
         if not self._measure:
@@ -96,10 +111,19 @@ class _Collection:
 
 
 def uses(settings: Settings) -> Sequence[ImageUse]:
-    """Which images containers were made from."""
+    """Which images containers were made from, and which are mounted."""
+    from cloison.engine.image_mounts import mounted_images
     from cloison.store.containers import ContainerStore
 
     containers = ContainerStore(settings)
+    mounted = mounted_images(settings).items()
+    return [
+        *(ImageUse(container_id="", image_id=image_id, running=True, mounted=path) for image_id, path in mounted),
+        *_container_uses(containers),
+    ]
+
+
+def _container_uses(containers: ContainerStore) -> Sequence[ImageUse]:
     return [
         ImageUse(container_id=record.id, image_id=record.image_id, running=containers.monitor_lives(record.id))
         for record in containers.records()

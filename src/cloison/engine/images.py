@@ -11,7 +11,7 @@ from cloison.model.reference import parse_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloison.archive.decompress import Readable
     from cloison.archive.writer import Writable
@@ -134,6 +134,13 @@ class Images:
 
         return image_history(self.find(text), blobs=self._blobs)
 
+    def places(self, image: Image) -> tuple[str, Sequence[str]]:
+        """The snapshot driver, and the directories that an image's files are in, topmost first."""
+        from cloison.snapshots.drivers import open_snapshots
+
+        snapshots = open_snapshots(self._settings)
+        return snapshots.name, snapshots.layer_directories(image.layers)
+
     def changes(self, old: str, new: str = "") -> Sequence[FileChange]:
         """What differs from one image to another, or, without the other, from what is below an image's last layer.
 
@@ -160,11 +167,40 @@ class Images:
 
         Raises: NotFound, Conflict, InvalidArgument for an unknown form, Unavailable; OSError of ``out``.
         """
+        from cloison.engine.restoring import restore_layers
         from cloison.images.archive_writer import write_archive
 
-        with self.hold():
+        self._open()
+        with self._store.incoming():  # nothing is collected meanwhile
             saved = self._store.choose(names)
+            for image, _references in saved:
+                restore_layers(image, self._blobs, settings=self._settings)
             write_archive(saved, out, blobs=self._blobs, form=form)
+        self._clean_up()
+
+    def mount(self, text: str) -> str:
+        """Where an image's files can be looked at until `unmount`, read-only; it cannot be removed meanwhile.
+
+        Raises: NotFound, Conflict, Unsupported.
+        """
+        from cloison.engine.image_mounts import mount_image
+
+        with self.hold():
+            return mount_image(self.find(text), settings=self._settings)
+
+    def unmount(self, text: str) -> Image:
+        """Raises: NotFound, also when it is not mounted; Conflict."""
+        from cloison.engine.image_mounts import unmount_image
+
+        image = self.find(text)
+        unmount_image(image, settings=self._settings)
+        return image
+
+    def mounted(self) -> Mapping[str, str]:
+        """Where images are mounted, by their ids."""
+        from cloison.engine.image_mounts import mounted_images
+
+        return mounted_images(self._settings)
 
     # -- bringing
 
@@ -203,7 +239,9 @@ class Images:
         Raises: NotFound, Denied, Unavailable, InvalidArgument.
         """
         with self._store.incoming():  # nothing is collected meanwhile
-            return self._pusher(access, progress).push(text, target=target, platform=platform)
+            digest = self._pusher(access, progress).push(text, target=target, platform=platform)
+        self._clean_up()
+        return digest
 
     def push_tags(self, text: str, *, access: Access | None = None, progress: Progress | None = None) -> Sequence[str]:
         """Push all names of a repository; their digests."""
@@ -332,6 +370,11 @@ class Images:
         garbage.collect(self._settings)
 
     # -- inside
+
+    def _clean_up(self) -> None:
+        """What had to be fetched again for a moment, and what others removed meanwhile."""
+        if self._settings.drop_layer_blobs or self._store.wants_collection:
+            self.collect()
 
     @property
     def _blobs(self) -> Blobs:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from cloison.archive.fingerprint import differences
+from cloison.engine.garbage import uses
 from cloison.errors import CloisonError
+from cloison.images.records import ImageStore
 from cloison.model.usage import Problem
 from cloison.snapshots.drivers import open_snapshots
 from cloison.store.blobs import Blobs
@@ -39,6 +41,7 @@ class LayerCheck:
         self._snapshots = open_snapshots(settings)
         self._blobs = Blobs(settings.data_root)
         self._containers = ContainerStore(settings)
+        self._settings = settings
         self._quick = quick
         self._repair = repair
         self._seen: set[str] = set()
@@ -92,7 +95,10 @@ class LayerCheck:
         return "" if first is None else f"/{os.fsdecode(first)} is not as it was unpacked"
 
     def _replace(self, staged: StagedLayer, chain: str, below: tuple[str, ...]) -> str:
-        """Not under a container that runs: what it has open would vanish."""
+        """Not under a container that runs, or a mounted image: what is open there would vanish."""
+        for use in uses(self._settings):
+            if use.mounted and chain in ImageStore(self._settings.data_root).find(use.image_id).layers:
+                return ""
         for record in self._containers.records():
             if chain in record.layers and self._containers.monitor_lives(record.id):
                 return ""

@@ -11,6 +11,8 @@ from cloison.registry.platforms import choose, parse_platform, runs_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
     from cloison.images.records import ImageStore
@@ -96,7 +98,7 @@ class Puller:
             try:
                 fetched = fetch(
                     reference, blobs=self._blobs, settings=self._settings, platform=platform, access=self._access,
-                    progress=self.progress, every_platform=every_platform,
+                    progress=self.progress, every_platform=every_platform, is_unpacked=self._unpacked(every_platform),
                 )  # fmt: skip
                 break
             except (NotFound, Denied):
@@ -108,6 +110,14 @@ class Puller:
             layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),
         )  # fmt: skip
         return stored, (f"{reference.canonical_name}@{fetched.digest}",)
+
+    def _unpacked(self, every_platform: bool) -> Callable[[str], bool] | None:
+        """What tells of layers that need not be fetched; None where compressed layers are kept."""
+        if every_platform or not self._settings.drop_layer_blobs:
+            return None
+        from cloison.snapshots.drivers import open_snapshots
+
+        return open_snapshots(self._settings).has
 
     def before(self, text: str) -> str:
         """The id of the image that has the name now, or ""."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloison.engine.restoring import restore_layers
 from cloison.errors import CloisonError, InvalidArgument, NotFound
 from cloison.images.copy_places import RegistryTarget, StoreSource
 from cloison.images.copying import copy
@@ -34,6 +35,7 @@ class Pusher:
         self._settings = settings
         self._store = store
         self._blobs = blobs
+        self._access = access
         self._progress = progress or NoProgress()
         self._reach = Reach(settings, access=access, warn=self._progress.message)
 
@@ -48,6 +50,9 @@ class Pusher:
             raise InvalidArgument(f"cannot push {text}", why="a digest follows from the content: push a tag")
         image = self._find(text, by_id=bool(target))
         self._progress.message(f"The push refers to repository [{reference.canonical_name}]")
+        restore_layers(
+            image, self._blobs, settings=self._settings, access=self._access, progress=self._progress
+        )  # fmt: skip
         top = self._digest_to_push(image, platform=platform, name=text)
         pushed = self._copy(top, reference, image)
         self._store.put(image.replace(repo_digests=(f"{reference.canonical_name}@{pushed.digest}",)))

@@ -12,13 +12,13 @@ from cloison.images.crew import Crew
 from cloison.images.mirrors import Mirrored
 from cloison.images.reach import Reach
 from cloison.model.record import Record
-from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, parse_config, parse_manifest
+from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, chain_ids, parse_config, parse_manifest
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
 from cloison.registry.platforms import choose, parse_platform, render_platform, runs_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Set
+    from collections.abc import Callable, Iterable, Sequence, Set
 
     from cloison.images.progress import Progress
     from cloison.model.reference import Reference
@@ -57,11 +57,14 @@ def fetch(
     limits: Limits | None = None,
     access: Access | None = None,
     every_platform: bool = False,
+    is_unpacked: Callable[[str], bool] | None = None,
 ) -> Fetched:
     """Bring what is missing of ``reference``'s image for ``platform`` ("" is this machine) into ``blobs``.
 
     Layers come in parallel. A blob is visible only when its size and digest are right; a failure stops the others and
-    leaves what was complete.  Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument.
+    leaves what was complete. ``is_unpacked`` tells of a chain ID whether that layer need not come at all.
+
+    Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument.
     """
     wanted = parse_platform(platform)
     reach = Reach(settings, access=access, warn=progress.message, limits=limits)
@@ -81,7 +84,11 @@ def fetch(
         if every_platform:
             others = look(RegistrySource(reference, client), name=reference.familiar, every_platform=True)
         quiet = {manifest.config.digest, *others.configs}
-        wanted_blobs = [manifest.config, *manifest.layers, *others.blobs]
+        layers: Sequence[Descriptor] = manifest.layers
+        if is_unpacked is not None:
+            _bring(client, [manifest.config], blobs=blobs, progress=progress, quiet=quiet)
+            layers = _missing_layers(manifest, blobs.read(manifest.config.digest), is_unpacked, progress=progress)
+        wanted_blobs = [manifest.config, *layers, *others.blobs]
         _bring(client, wanted_blobs, blobs=blobs, progress=progress, quiet=quiet)
         if client.rate_limit:
             progress.message(f"Rate limit: {client.rate_limit}")
@@ -98,6 +105,30 @@ def fetch(
         digest=top.digest, manifest_digest=answers[-1].digest, config=config, config_digest=manifest.config.digest,
         layers=manifest.layers,
     )  # fmt: skip
+
+
+def _missing_layers(
+    manifest: Manifest, config: bytes, is_unpacked: Callable[[str], bool], *, progress: Progress
+) -> Sequence[Descriptor]:
+    """Without those that are unpacked here; the compressed form of these may have been dropped."""
+    diff_ids = parse_config(config).diff_ids
+    missing = []
+    for layer, chain in zip(manifest.layers, chain_ids(diff_ids), strict=False):
+        if is_unpacked(chain):
+            progress.finish(short(layer.digest), "Already exists")
+        else:
+            missing.append(layer)
+    return missing
+
+
+def fetch_blobs(
+    reference: Reference, descriptors: Sequence[Descriptor], *, blobs: Blobs, settings: Settings,
+    access: Access | None, progress: Progress,
+) -> None:  # fmt: skip
+    """Bring blobs of an image whose documents are here. Raises: NotFound, Denied, Unavailable, InvalidArgument."""
+    reach = Reach(settings, access=access, warn=progress.message)
+    with Mirrored(reach.readers(reference), say=progress.message) as client:
+        _bring(client, descriptors, blobs=blobs, progress=progress, quiet=set())
 
 
 def _fetch_manifest(client: Mirrored, reference: Reference, descriptor: Descriptor) -> ManifestAnswer:

@@ -18,6 +18,7 @@ class ImageUse(Record):
     container_id: str
     image_id: str
     running: bool = False
+    mounted: str = ""  # where `image mount` shows it; no container then
 
 
 class Removal(Record):
@@ -45,6 +46,11 @@ def familiar(repo_digest: str) -> str:
 
 def in_use(use: ImageUse, name: str) -> Conflict:
     container, image = use.container_id[:12], short(use.image_id)
+    if use.mounted:
+        return Conflict(
+            f"unable to delete {image} (cannot be forced)", why=f"image is mounted at {use.mounted}",
+            hint=f"cloison image unmount {image}",
+        )  # fmt: skip
     if use.running:
         return Conflict(
             f"unable to delete {image} (cannot be forced)", why=f"image is being used by running container {container}"

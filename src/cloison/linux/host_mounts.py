@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import struct
 
 from cloison.linux.libc import address_of, syscall
 
-_MOVE_MOUNT = 429  # the same everywhere, as all calls since Linux 5.1
+_MOVE_MOUNT, _MOUNT_SETATTR = 429, 442  # the same everywhere, as all calls since Linux 5.1
 _UMOUNT2 = {"x86_64": 166, "aarch64": 39}
 _EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 _DETACH, _NO_FOLLOW = 2, 8  # umount2(2)
-_AT_FDCWD = -100
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_mount_attr = struct.Struct("=QQQQ")  # set, clear, propagation, user namespace
+
+
+def restrict(tree: int, attributes: int) -> None:
+    """Set attributes (`cloison.linux.mounts.READ_ONLY` …) of a mount that is nowhere yet. Raises: OSError."""
+    empty, wanted = _text(""), bytearray(_mount_attr.pack(attributes, 0, 0, 0))
+    syscall(_MOUNT_SETATTR, tree, address_of(empty), _AT_EMPTY_PATH, address_of(wanted), len(wanted))
 
 
 def attach(mount_fd: int, target: str) -> None:

@@ -24,6 +24,7 @@ class Settings(Record):
     https_proxy: str = ""  # the same, for all other registries
     no_proxy: str = ""  # hosts and domain suffixes, comma-separated, or "*"
     storage_driver: str = ""  # overlay, btrfs, fuse-overlayfs, native; "" is the first that works
+    drop_layer_blobs: bool = False  # compressed layers go once they are unpacked, where a registry has them
     keep_storage_bytes: int = 0  # images that nobody uses go, the longest unused first, above this; 0 is no budget
     debug: bool = False
     # Where registries' credentials, certificates and mirrors are looked for; as they stand, nowhere
@@ -56,12 +57,23 @@ def settings_for(environ: dict[str, str], *, data_root: str = "", run_root: str 
     return Settings(
         data_root=data, run_root=run, instance=_instance(run), subnet=environ.get("CLOISON_SUBNET", ""),
         insecure_registries=insecure,
+        drop_layer_blobs=_choice(environ, "CLOISON_LAYER_BLOBS", ("keep", "drop")) == "drop",
         storage_driver=environ.get("CLOISON_STORAGE_DRIVER", ""),
         keep_storage_bytes=_size(environ, "CLOISON_KEEP_STORAGE"), debug=bool(environ.get("CLOISON_DEBUG")),
         http_proxy=environ.get("http_proxy") or environ.get("HTTP_PROXY", ""),
         https_proxy=environ.get("https_proxy") or environ.get("HTTPS_PROXY", ""),
         no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY", ""), environ=environ, etc="/etc",
     )  # fmt: skip
+
+
+def _choice(environ: dict[str, str], name: str, words: tuple[str, ...]) -> str:
+    """One of these words, the first when the variable is not set. Raises: InvalidArgument."""
+    word = environ.get(name) or words[0]
+    if word not in words:
+        from cloison.errors import InvalidArgument
+
+        raise InvalidArgument(f"invalid {name}: {word!r}", hint=f"there are {' and '.join(words)}")
+    return word
 
 
 def _size(environ: dict[str, str], name: str) -> int:

@@ -45,6 +45,10 @@ class FuseOverlay(Overlay):
     def plan_mount(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
         return Mount(type="bind", source=f"{self.home(container_id)}/merged", target="/", options=("rbind",))
 
+    def show(self, layers: Sequence[str], target: str) -> None:
+        lower = ":".join(map(_escaped, self.layer_directories(layers)))
+        run([PROGRAM, "-o", f"lowerdir={lower},ro,nosuid,nodev,allow_other", target])
+
     def release(self, container_id: str) -> None:
         merged = f"{self.home(container_id)}/merged"
         if is_mountpoint(merged):

@@ -123,6 +123,15 @@ class Layers:
     def list_containers(self) -> Iterator[str]:
         return iter(_names(self._containers))
 
+    def show(self, layers: Sequence[str], target: str) -> None:
+        """Mount these layers, read-only, on a directory of the host. Raises: OSError."""
+        from cloison.snapshots.showing import show
+
+        show(self.layer_directories(layers), target)
+
+    def layer_directories(self, layers: Sequence[str]) -> Sequence[str]:
+        raise NotImplementedError  # the drivers'
+
     def release(self, container_id: str) -> None:
         """The container has ended: let go of what its running needed. Nothing, for most drivers."""
 

@@ -84,6 +84,9 @@ class Snapshotter(Protocol):
     def plan_mount(self, container_id: str, layers: Sequence[str], *, volatile: bool) -> Mount:
         """The mount that `prepare` would give; nothing is made."""
 
+    def show(self, layers: Sequence[str], target: str) -> None:
+        """Mount these layers, read-only, on a directory of the host. Raises: OSError, Unavailable."""
+
     def release(self, container_id: str) -> None:
         """The container has ended: let go of what its running needed."""
 
