@@ -78,6 +78,17 @@ def test_a_mounted_image_is_not_removed(command: Cloison, store: Store) -> None:
     assert store.is_empty(), store.content()
 
 
+def test_names_are_taken_away_and_the_image_stays(command: Cloison, store: Store) -> None:
+    image_id = store.images.find("one:1").id
+    for name in ("two:1", "three:1"):
+        command.ok("tag", "one:1", name)
+    command.ok("untag", "one:1", "two:1")
+    assert command("untag", "one:1", "three:1", "none:1").returncode == 1
+    assert sorted(listing.reference for listing in store.images.list()) == ["one:1", "three:1"]
+    command.ok("untag", image_id)
+    assert [(listing.reference, listing.image.id) for listing in store.images.list()] == [("", image_id)]
+
+
 def test_what_is_not_there_is_not_mounted(command: Cloison, store: Store) -> None:
     assert command("image", "mount", "none:1").stderr == "cloison: No such image: none:1\n"
     assert own_mounts(command.roots) == []

@@ -19,7 +19,7 @@ SECTIONS = (
         "run", "create", "start", "exec", "attach", "ps", "logs", "inspect", "stop", "kill", "restart", "pause",
         "unpause", "wait", "rename", "rm", "diff", "commit", "export",
     )),
-    ("Images", ("pull", "push", "images", "rmi", "tag", "history", "save", "load", "import")),
+    ("Images", ("pull", "push", "images", "rmi", "tag", "untag", "history", "save", "load", "import")),
     ("Registries", ("login", "logout", "copy", "list-tags")),
     ("The engine", ("explain", "version", "info")),
 )  # fmt: skip

@@ -40,6 +40,12 @@ def tag(call: Call) -> int:
     return 0
 
 
+def untag(call: Call) -> int:
+    """The image itself stays."""
+    call.engine.images.untag(call.words[0], call.words[1:])
+    return 0
+
+
 def load(call: Call) -> int:
     path = call.text("input")
     if not path and is_terminal(output.STDIN):
@@ -92,6 +98,10 @@ REMOVE = Verb(
 TAG = Verb(
     "tag", tag, summary="Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", least=2, most=2,
     usage="SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+)  # fmt: skip
+UNTAG = Verb(
+    "untag", untag, summary="Take names of an image away, all of them unless some are given", least=1,
+    usage="IMAGE [NAME...]", details="The image itself stays, without a name after its last.",
 )  # fmt: skip
 LOAD = Verb(
     "load", load, summary="Load an image from a tar archive or STDIN", usage="[OPTIONS]", most=0, later="platform",

@@ -32,6 +32,7 @@ VERBS: Mapping[str, str] = {
     "images": "image_list IMAGES",
     "rmi": "images REMOVE",
     "tag": "images TAG",
+    "untag": "images UNTAG",
     "history": "image_files HISTORY",
     "save": "image_files SAVE",
     "load": "images LOAD",
@@ -58,7 +59,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "image": {
         "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
         "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "prune": "image-prune",
-        "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag",
+        "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag", "untag": "untag",
         "mount": "image-mount", "tree": "image-tree",
         "unmount": "image-unmount", "umount": "image-unmount",
     },

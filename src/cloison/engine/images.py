@@ -335,6 +335,11 @@ class Images:
         self._open()
         self._store.tag(source, target)
 
+    def untag(self, text: str, names: Sequence[str] = ()) -> Sequence[str]:
+        """Take names of an image away, all without ``names``; the image itself stays. Raises: NotFound."""
+        self._open()
+        return self._store.untag(text, names)
+
     def remove(self, names: Sequence[str], *, force: bool = False) -> Sequence[str]:
         """Remove names, and images with their last name; "Untagged: …" and "Deleted: …" lines as docker prints them.
 

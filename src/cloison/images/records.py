@@ -270,6 +270,20 @@ class ImageStore:
         _unlink(self._record_path(image.id))
         return Removal(untagged=tuple(untagged), deleted=image)
 
+    def untag(self, text: str, names: Sequence[str] = ()) -> Sequence[str]:
+        """Take names of an image away, all without ``names``; the image stays, without a name after its last.
+
+        Raises: NotFound, also when a name is not that image's: nothing is taken away then.
+        """
+        with self.lock():
+            image = self.find(text)
+            own = self.references_of(image.id)
+            wanted = [parse_reference(name) for name in names] or list(own)
+            for reference in wanted:
+                if reference not in own:
+                    raise NotFound(f"{reference.familiar} is no name of image {short(image.id)}")
+            return self._remove_names(wanted)
+
     def _forget_digests(self, image: Image, *, repositories: set[str]) -> tuple[str, ...]:
         """A registry's digests go with the last name in its repository; ``repositories`` are those with names left."""
         kept = tuple(digest for digest in image.repo_digests if repository(digest) in repositories)
