@@ -31,6 +31,7 @@ V2_FILES = {
     "memory": ("memory.max", "memory.swap.max", "memory.oom.group", "memory.low", "memory.events", "memory.peak"),
     "pids": ("pids.max",),
     "cpuset": ("cpuset.cpus", "cpuset.mems"),
+    "hugetlb": ("hugetlb.2MB.max",),
 }
 V2_CORE = (
     "cgroup.procs",

@@ -205,3 +205,45 @@ def test_a_failed_create_leaves_no_unit(door: Door) -> None:
     door.config["linux"]["cgroupsPath"] = "system.slice:cloison:t-unit"
     door.write("/no/such/command")
     assert "no such file" in door.fails("--systemd-cgroup", "create", "t-unit")
+
+
+USER = 1000
+
+
+@pytest.fixture
+def session() -> Iterator[Path]:
+    """The runtime directory of a user's own systemd, started for the test."""
+    directory = Path(f"/run/user/{USER}")
+    found = subprocess.run(["loginctl", "enable-linger", str(USER)], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"needs a user with the number {USER} and systemd-logind: {found.stderr.strip()}")
+    until(lambda: (directory / "systemd" / "private").exists(), timeout_s=60, what="the user's systemd")
+    yield directory
+    subprocess.run(["loginctl", "disable-linger", str(USER)], check=True)
+
+
+def test_a_user_without_rights_has_scopes_of_the_own_session(door: Door, session: Path) -> None:
+    door.config["linux"].update(
+        namespaces=[{"type": kind} for kind in ("pid", "mount", "uts", "ipc", "user")],
+        resources={"memory": {"limit": 64 << 20}, "pids": {"limit": 17}},
+    )
+    door.config["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    door.write("sh", "-c", "cat /proc/self/cgroup")
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", str(door.bundle)], check=True)
+    command = [
+        "cloison-oci",
+        "--systemd-cgroup",
+        "--root",
+        str(session / "cloison-oci"),
+        "run",
+        "--bundle",
+        str(door.bundle),
+    ]
+    words = ["systemd-run", "--user", "--quiet", "--pipe", "--wait", "--collect", "--", *command, "t-unit"]
+    done = subprocess.run(
+        ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *words],
+        capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(session)},
+    )  # fmt: skip
+    own = f"/user.slice/user-{USER}.slice/user@{USER}.service/user.slice/{SCOPE}"
+    assert (done.stdout, done.stderr) == (f"0::{own}\n", "")
+    assert not (UNIFIED / own[1:]).exists()

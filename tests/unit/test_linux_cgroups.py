@@ -10,7 +10,7 @@ import pytest
 from cloison.errors import Conflict, Denied, InvalidArgument, NotFound, Unsupported
 from cloison.linux import cgroups
 from cloison.linux.cgroup_layout import parse_layout
-from cloison.model.container import Resources
+from cloison.model.container import ControlValue, Resources
 from cloison.oci.runtime import DeviceRule
 from fake_cgroups import FakeTrees
 
@@ -156,6 +156,16 @@ def test_version_2_enables_once(v2: FakeTrees) -> None:
     assert not [file for file, _value in v2.written if file.endswith("subtree_control")]
     cgroups.create(v2.layout(), "cloison-unit/third", resources=Resources(cpuset_cpus="0"))
     assert [value for file, value in v2.written if file.endswith("subtree_control")] == ["+cpuset", "+cpuset"]
+
+
+def test_version_2_enables_a_rare_controller_when_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = FakeTrees(tmp_path / "cgroup", v2=(*ALL_V2, "hugetlb", "rdma"))
+    trees.install(monkeypatch)
+    pages = ControlValue(controller="hugetlb", v2="hugetlb.2MB.max", value="4194304")
+    cgroups.create(trees.layout(), PATH, resources=LIMITS.replace(values=(pages,)))
+    assert value(trees, "unified", "hugetlb.2MB.max") == "4194304"
+    enabled = (trees.top / "unified/cgroup.subtree_control").read_text().split()
+    assert "hugetlb" in enabled and "rdma" not in enabled
 
 
 def test_version_2_without_delegation_is_an_error_that_names_the_controller(v2: FakeTrees) -> None:

@@ -158,8 +158,7 @@ def enable_controllers(layout: Layout, path: str, *, writes: Iterable[Write]) ->
     Raises: Denied when a controller that a limit needs is not passed on; others are not missed.
     """
     needed = {write.controller for write in writes if write.version == 2}
-    wanted = [name for name in (*_ENABLED, "cpuset") if name in needed or name in _ENABLED]
-    wanted = [name for name in wanted if name in layout.unified_controllers]
+    wanted = [name for name in layout.unified_controllers if name in needed or name in _ENABLED]
     names = path.split("/")
     above = ["/".join((layout.unified, *names[:depth])) for depth in range(len(names))]
     if not wanted or set(wanted) <= set(read_text(f"{above[-1]}/cgroup.subtree_control").split()):

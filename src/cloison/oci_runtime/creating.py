@@ -54,6 +54,9 @@ def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes:
     spec = complete(bundle.config, container_id=container_id)
     if os.geteuid() and not wishes.systemd and not _asks_for_limits(bundle):
         wishes = wishes.replace(cgroup=False)  # it would not be ours to make, and nobody asked for one
+    if os.geteuid() and not bundle.config.spec.linux.device_rules:
+        # Nobody asked for a filter, and loading one takes rights: a user makes no node, and opens what is the user's
+        spec = spec.replace(linux=spec.linux.replace(device_rules=()))
     if wishes.inherited.env:
         spec = spec.replace(process=spec.process.replace(env=(*spec.process.env, *wishes.inherited.env)))
     with containers.claim(container_id):

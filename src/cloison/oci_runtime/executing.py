@@ -6,6 +6,7 @@ import os
 
 from cloison.errors import Internal, NotFound
 from cloison.linux import cgroups, proc
+from cloison.linux.cgroup_processes import read_text
 from cloison.model.record import Record
 from cloison.oci.runtime import Linux
 from cloison.oci_runtime.bundle import complete_process, with_home
@@ -79,7 +80,7 @@ def placement_of(container: Container, *, below: str = "") -> cgroups.Placement:
         return cgroups.Placement()
     placement = cgroups.find(cgroups.read_layout(), container.cgroup)
     if not below:
-        return placement
+        return placement.replace(into=_leaf(placement.into, container))
 
     def deeper(directory: str) -> str:
         found = f"{directory}/{below}"
@@ -89,6 +90,20 @@ def placement_of(container: Container, *, below: str = "") -> cgroups.Placement:
     if (join, into) == (placement.join, placement.into):
         raise NotFound(f"control group {container.cgroup}/{below} does not exist")
     return placement.replace(join=join, into=into)
+
+
+def _leaf(group: str, container: Container) -> str:
+    """The version 2 group, or the first process's own below it.
+
+    A group that passes controllers on takes no processes (cgroup-v2.rst, "No Internal Process Constraint"); a service
+    manager inside has made one of its own.
+    """
+    if not group or not read_text(f"{group}/cgroup.subtree_control").strip():
+        return group
+    lines = read_text(f"/proc/{container.pid}/cgroup").splitlines()
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
+    below = own.partition(f"/{container.cgroup}/")[2]
+    return f"{group}/{below}" if below else group
 
 
 def _await_execution(session: Session, *, container: Container, agent: Agent | None) -> int:
