@@ -55,7 +55,15 @@ class Claim(Lock):
     """A lock whose file goes with it: for work that two might do at once, of which there is no end of kinds."""
 
     def __init__(self, path: str, *, wait: bool = True) -> None:
-        super().__init__(path, wait=wait)
+        """Raises: BlockingIOError when ``wait`` is false and somebody holds it; Unavailable (disk full), Denied."""
+        try:
+            super().__init__(path, wait=wait)
+        except BlockingIOError:
+            raise
+        except OSError as err:
+            from cloison.store.atomic import disk_error
+
+            raise disk_error(path, err) from err
         self._path = path
 
     def release(self) -> None:
