@@ -300,3 +300,15 @@ def test_a_symbolic_link_to_a_directory_of_a_lower_layer_is_followed_inside(tmp_
         applied = apply_layer(io.BytesIO(archive(symlink("lib", "usr/lib"), file("lib/x", b"x"))), root_fd=fd)
     assert (root / "usr/lib/x").read_text() == "x"
     assert applied.implied == (b"", b"usr", b"usr/lib")
+
+
+def test_the_parent_of_the_member_before_is_not_taken_for_another(tmp_path: Path) -> None:
+    names = ("a/b/", "a/b/c", "a/b//", "a/b//d", "./e", "/f", "a/./g", "i/", "j")
+    members = [folder(name) if name.endswith("/") else file(name) for name in names]
+    unpack(archive(*members), tmp_path / "ours")
+    found = {path for path, value in describe(tmp_path / "ours").items() if str(value[0]).startswith("0o100")}
+    assert found == {"a/b/c", "a/b/d", "e", "f", "a/g", "j"}
+    with pytest.raises(InvalidArgument, match="'..'"):
+        unpack(archive(file("a/b/c"), file("a/b/../h")), tmp_path / "other")
+    with pytest.raises(InvalidArgument, match="whiteout"):
+        unpack(archive(file(".wh.a/c"), file(".wh.a/d")), tmp_path / "third")

@@ -5,6 +5,9 @@ Strict where readers of the field differ: what two of them could take for two th
 
 from __future__ import annotations
 
+from functools import lru_cache
+from zlib import adler32
+
 from cloison.archive.budget import bad_archive, shown
 
 BLOCK = 512
@@ -21,6 +24,7 @@ _KINDS = {
     b"g": PAX_GLOBAL,
 }  # fmt: skip
 _OCTAL = b"01234567"
+_BLANKS = 8 * 0x20
 _USTAR = b"ustar\0"
 _STAR_TRAILER = b"tar\0"
 
@@ -61,9 +65,9 @@ def parse_header(block: bytes) -> Entry:
         raise bad_archive(f"member of unknown type {shown(block[156:157])}")
     entry.kind = kind
     entry.name = _member_name(block)
-    entry.mode = parse_number(block[100:108]) & 0o7777
-    entry.uid = parse_number(block[108:116])
-    entry.gid = parse_number(block[116:124])
+    entry.mode = _parse_often(block[100:108]) & 0o7777
+    entry.uid = _parse_often(block[108:116])
+    entry.gid = _parse_often(block[116:124])
     entry.size = parse_number(block[124:136])
     entry.mtime_ns = clamp_seconds(parse_number(block[136:148], signed=True)) * NS
     entry.link = block[157:257].partition(b"\0")[0]
@@ -88,14 +92,18 @@ def _member_name(block: bytes) -> bytes:
 
 def _check_sum(block: bytes) -> None:
     stated = parse_number(block[148:156])
-    field = block[148:156]
     # the field itself counts as eight blanks
-    if sum(block) - sum(field) + 256 == stated:
+    if _sum(block[:148]) + _BLANKS + _sum(block[156:384]) + _sum(block[384:]) == stated:
         return
     # old tars added the bytes as signed characters
-    high = sum(byte > 127 for byte in block) - sum(byte > 127 for byte in field)
-    if sum(block) - sum(field) + 256 - 256 * high != stated:
+    block = block[:148] + b" " * 8 + block[156:]
+    if sum(block) - 256 * sum(byte > 127 for byte in block) != stated:
         raise bad_archive("a header's checksum is wrong")
+
+
+def _sum(data: bytes) -> int:
+    """The sum of at most 256 bytes: the lower half of Adler-32, which begins at 1 and wraps beyond 65520 (RFC 1950)."""
+    return (adler32(data) & 0xFFFF) - 1
 
 
 def parse_number(field: bytes, *, signed: bool = False) -> int:
@@ -106,6 +114,10 @@ def parse_number(field: bytes, *, signed: bool = False) -> int:
     if digits.strip(_OCTAL):
         raise bad_archive(f"{shown(field)} is not an octal number")
     return int(digits, 8) if digits else 0
+
+
+# the same few modes and owners, over and over
+_parse_often = lru_cache(maxsize=256)(parse_number)
 
 
 def _parse_base256(field: bytes, *, signed: bool) -> int:
@@ -119,4 +131,6 @@ def _parse_base256(field: bytes, *, signed: bool) -> int:
 
 def clamp_seconds(seconds: int) -> int:
     """A time that every file system here can keep."""
-    return min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)
+    if _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        return seconds
+    return _MIN_SECONDS if seconds < 0 else _MAX_SECONDS

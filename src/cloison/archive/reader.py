@@ -1,12 +1,11 @@
-"""Members of a tar stream, one after the other, and the digest of all its bytes.
+"""Members of a tar stream, one after the other.
 
-The stream is read once, front to back, in large chunks; the digest (a layer's diff ID) covers everything, padding and
-what follows the end included. Where two readers could take the bytes for two different archives, this one refuses.
+The stream is read once, front to back, in large chunks, to its very end: whoever hashes it beneath (a layer's diff ID)
+sees everything, padding and what follows the end included. Where two readers could take the bytes for two different
+archives, this one refuses.
 """
 
 from __future__ import annotations
-
-import hashlib
 
 from cloison.archive.budget import DEFAULT_LIMITS, Limits, bad_archive, shown
 from cloison.archive.decompress import CHUNK
@@ -34,19 +33,14 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Exact reads from a stream, hashed chunk by chunk."""
+    """Exact reads from a stream that comes in chunks."""
 
     def __init__(self, stream: Readable, *, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
         self._chunk = b""
         self._position = 0
-        self._sha256 = hashlib.sha256()
         self.total = 0
-
-    def digest(self) -> str:
-        """``sha256:…`` of everything read so far, whole chunks."""
-        return "sha256:" + self._sha256.hexdigest()
 
     @property
     def position(self) -> int:
@@ -87,7 +81,7 @@ class Source:
             yield piece
 
     def drain(self) -> None:
-        """Read to the end, for the digest's sake."""
+        """Read to the end: a digest is taken over all of the bytes."""
         self._position = len(self._chunk)
         while self._refill():
             self._position = len(self._chunk)
@@ -95,7 +89,6 @@ class Source:
     def _refill(self) -> bool:
         self._chunk = self._stream.read(CHUNK)
         self._position = 0
-        self._sha256.update(self._chunk)
         self.total += len(self._chunk)
         if self.total > self._limits.total_bytes:
             raise bad_archive(f"more than {self._limits.total_bytes} bytes")
@@ -105,7 +98,7 @@ class Source:
 class TarReader:
     """Iterates over members; between two steps ``pieces`` gives the current member's content, once.
 
-    After the loop ``digest`` and ``total_bytes`` describe the whole stream.
+    After the loop ``total_bytes`` is that of the whole stream.
     Raises (while iterating): InvalidArgument.
     """
 
@@ -116,10 +109,6 @@ class TarReader:
         self._unread = 0
         self._padding = 0
         self.entries = 0
-
-    @property
-    def digest(self) -> str:
-        return self._source.digest()
 
     @property
     def total_bytes(self) -> int:
@@ -153,13 +142,13 @@ class TarReader:
         if self._unread:
             for _piece in self.pieces():
                 pass
-        if self._padding:
-            self._source.take(self._padding)
-            self._padding = 0
+        self._source.take(self._padding)
+        self._padding = 0
 
     def _next(self) -> Entry | None:
         """The next member with everything that its extension headers say."""
-        self._skip_rest()
+        if self._unread or self._padding:
+            self._skip_rest()
         long_name = long_link = b""
         records: Records | None = None
         pending = False
@@ -230,7 +219,8 @@ class TarReader:
 
     def _check(self, entry: Entry) -> None:
         check_owner(entry)
-        if not entry.name or len(entry.name) > self._limits.path_bytes or len(entry.link) > self._limits.path_bytes:
+        longest = self._limits.path_bytes
+        if not entry.name or len(entry.name) > longest or len(entry.link) > longest:
             raise bad_archive("a member's name is empty or too long")
         if b"\0" in entry.name or b"\0" in entry.link:
             raise bad_archive("a member's name holds a NUL")

@@ -14,6 +14,7 @@ import stat
 from cloison.archive.budget import DEFAULT_LIMITS, DiskReserve, Limits, bad_archive, shown
 from cloison.archive.decompress import decompress
 from cloison.archive.headers import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry
+from cloison.archive.read_ahead import ReadAhead
 from cloison.archive.reader import TarReader
 from cloison.archive.tree import OPAQUE_XATTR, WHITEOUT_PREFIX, LayerTree, is_whiteout, split_member
 from cloison.errors import CloisonError, Denied, NoSpace, Unavailable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE_NAME = b".wh..wh..opq"
+_SMALL_BYTES = 64 << 10  # of a file that is copied once in memory, to be written at once
 _MAX_XATTR_BYTES = 64 << 10  # XATTR_SIZE_MAX, linux/limits.h
 _NODE_TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
@@ -47,7 +49,8 @@ def apply_layer(stream: Readable, *, root_fd: int, limits: Limits = DEFAULT_LIMI
     Raises: InvalidArgument for an archive that is damaged, hostile or ambiguous; Unavailable when the disk is full;
     Denied. What has been written by then stays: the caller throws the directory away.
     """
-    reader = TarReader(decompress(stream, limits=limits), limits=limits)
+    ahead = ReadAhead(decompress(stream, limits=limits))
+    reader = TarReader(ahead, limits=limits)
     unpacker = _Unpacker(reader, root_fd=root_fd, limits=limits)
     try:
         for entry in reader:
@@ -57,8 +60,9 @@ def apply_layer(stream: Readable, *, root_fd: int, limits: Limits = DEFAULT_LIMI
         raise bad_archive("directories are nested too deeply") from None
     finally:
         unpacker.tree.close()
+        ahead.close()
     return Applied(
-        diff_id=reader.digest, size_bytes=unpacker.size_bytes, entries=reader.entries,
+        diff_id=ahead.digest(), size_bytes=unpacker.size_bytes, entries=reader.entries,
         implied=unpacker.implied(), dropped_xattrs=tuple(sorted(unpacker.dropped)),
     )  # fmt: skip
 
@@ -72,6 +76,7 @@ class _Unpacker:
         self._limits = limits
         self._reserve = DiskReserve(root_fd)
         self._has_root = False
+        self._written_parent = self._parent = b""
 
     def implied(self) -> tuple[bytes, ...]:
         """Directories without a member of their own; "" is the root."""
@@ -80,11 +85,21 @@ class _Unpacker:
     def apply(self, entry: Entry) -> None:
         """Make one member. Raises: InvalidArgument, Unavailable, Denied."""
         try:
-            parent, name = split_member(entry.name, self._limits)
+            parent, name = self._split(entry.name)
             self.tree.trim()
             self._make(entry, parent=parent, name=name)
         except OSError as err:
             raise _problem(entry, err) from err
+
+    def _split(self, path: bytes) -> tuple[bytes, bytes]:
+        """As `split_member`; the parent is most often that of the member before."""
+        written, _, name = path.rpartition(b"/")
+        if name in (b"", b".", b"..") or len(name) > self._limits.name_bytes:
+            return split_member(path, self._limits)
+        if written != self._written_parent:
+            self._parent, _ = split_member(path, self._limits)
+            self._written_parent = written
+        return self._parent, name
 
     def _make(self, entry: Entry, *, parent: bytes, name: bytes) -> None:
         if not name:
@@ -130,8 +145,10 @@ class _Unpacker:
         try:
             if entry.extents is not None:
                 self._write_sparse(fd, entry.extents, real_size=entry.real_size)
-            elif entry.size:
+            elif entry.size > _SMALL_BYTES:
                 _write_all(fd, self._reader.pieces())
+            elif entry.size:
+                _write_all(fd, (self._reader.content(_SMALL_BYTES),))
             self._finish_file(fd, entry)
         finally:
             os.close(fd)
@@ -238,10 +255,10 @@ class _Unpacker:
             self.tree.whiteout(hidden, parent_fd)
 
 
-def _write_all(fd: int, pieces: Iterable[memoryview]) -> None:
+def _write_all(fd: int, pieces: Iterable[bytes | memoryview]) -> None:
     for piece in pieces:
-        while piece:
-            piece = piece[os.write(fd, piece) :]
+        while (count := os.write(fd, piece)) < len(piece):
+            piece = piece[count:]
 
 
 def _problem(entry: Entry, err: OSError) -> CloisonError:
