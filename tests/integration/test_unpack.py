@@ -1,4 +1,4 @@
-"""Valid archives unpack as GNU tar unpacks them, and layers stack as overlay shows them."""
+"""Valid archives unpack as GNU tar and bsdtar unpack them, and layers stack as overlay shows them."""
 
 from __future__ import annotations
 
@@ -312,3 +312,46 @@ def test_the_parent_of_the_member_before_is_not_taken_for_another(tmp_path: Path
         unpack(archive(file("a/b/c"), file("a/b/../h")), tmp_path / "other")
     with pytest.raises(InvalidArgument, match="whiteout"):
         unpack(archive(file(".wh.a/c"), file(".wh.a/d")), tmp_path / "third")
+
+
+BSD_FORMATS = ["pax", "gnutar", "ustar", "v7"]
+BSD = ["bsdtar", "--no-acls", "--no-fflags"]
+# bsdtar packs a directory long before what is in it
+GNU_AS_OTHERS = ["--xattrs", "--xattrs-include=*", "--delay-directory-restore"]
+
+
+def bsdtar(*words: str | Path, **options: object) -> bytes:
+    # names that are not UTF-8 make it exit 1 after it has done all, with a warning
+    environ = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run([*BSD, *map(str, words)], capture_output=True, env=environ, **options)  # type: ignore[call-overload]
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout  # type: ignore[no-any-return]
+
+
+def below(root: Path) -> dict[str, tuple[object, ...]]:
+    """All but the root itself, of which bsdtar leaves the time alone."""
+    found = describe(root)
+    del found["."]
+    return found
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_tree_unpacks_as_bsdtar_unpacks_it(tree: Path, tmp_path: Path, format: str) -> None:
+    data = tar("-C", tree, "-c", *FORMATS[format], ".")
+    (tmp_path / "bsd").mkdir()
+    bsdtar("-C", tmp_path / "bsd", "-xpf", "-", "--same-owner", "--numeric-owner", input=data)
+    unpack(data, tmp_path / "ours")
+    assert below(tmp_path / "ours") == below(tmp_path / "bsd")
+
+
+@pytest.mark.parametrize("format", BSD_FORMATS)
+def test_what_bsdtar_packs_unpacks_as_both_tars_unpack_it(tree: Path, tmp_path: Path, format: str) -> None:
+    data = bsdtar("-C", tree, "-cf", "-", "--format", format, ".")
+    for name in ("bsd", "gnu"):
+        (tmp_path / name).mkdir()
+    bsdtar("-C", tmp_path / "bsd", "-xpf", "-", "--same-owner", "--numeric-owner", input=data)
+    tar("-C", tmp_path / "gnu", "-xp", "--same-owner", *GNU_AS_OTHERS, input=data)
+    unpack(data, tmp_path / "ours")
+    ours = below(tmp_path / "ours")
+    assert len(ours) > 15
+    assert ours == below(tmp_path / "bsd") == below(tmp_path / "gnu")

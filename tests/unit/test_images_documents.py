@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -147,13 +148,9 @@ def test_what_we_render_is_what_we_parse() -> None:
 
 
 def test_chain_ids_are_those_of_the_image_specification() -> None:
-    # computed with sha256sum over "sha256:<a> sha256:<b>"
     first, second = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    chains = chain_ids([first, second])
-    assert chains[0] == first
-    assert (
-        chains[1] == "sha256:3b45d8f1eb82e7f1fb9ef8a1f25a9dfcd8dc2f1c4e1d9ea3a0d2e7e9d5e2d2b5" or len(chains[1]) == 71
-    )
+    both = hashlib.sha256(f"{first} {second}".encode()).hexdigest()
+    assert chain_ids([first, second]) == (first, f"sha256:{both}")
     with pytest.raises(InvalidArgument):
         chain_ids([])
 
