@@ -19,6 +19,7 @@ from pathlib import Path
 
 import measure
 import runtimes
+import unpacking
 from measure import Once, Sample
 from peers import OUR_RUN_ROOT, TRUE, Cloison, Docker, Peer, Podman, Runtime, Sdk, missing, rootfs_tar
 
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument(
         "--parallel", type=int, default=20, help="rounds of 50 parallel runs (default 20; 0 leaves it out)"
     )
+    parser.add_argument("--files", type=int, default=20_000, help="files of the layer unpacked (0 leaves it out)")
+    parser.add_argument("--only-unpack", action="store_true", help="the unpacking of layers alone")
     parser.add_argument("--disk", action="store_true", help="images and layers on /var/tmp instead of on a tmpfs")
     parser.add_argument("--only", default="", help="comma-separated peers: cloison, docker, podman, runc, crun")
     parser.add_argument("--only-oci", action="store_true", help="the OCI runtimes alone")
@@ -78,6 +81,10 @@ def fail(message: str) -> int:
 
 
 def compare(directory: Path, options: argparse.Namespace) -> int:
+    if options.only_unpack:
+        print_machine()
+        unpacking.rows(directory, files=options.files, runs=min(options.runs, 5))
+        return 0
     wanted = set(filter(None, options.only.split(",")))
     archive = rootfs_tar(directory)
     ours = Cloison()

@@ -262,7 +262,7 @@ def _cuts() -> Cases:
                 3500, 3584, 3800):  # fmt: skip
         yield f"cut after {cut} bytes", _bytes(REFUSED, whole[:cut])
         yield f"cut after {cut} bytes and packed", _bytes(REFUSED, gzip.compress(whole[:cut]))
-    for kind, pack in _PACKERS.items():
+    for kind, pack in PACKERS.items():
         packed = pack(whole)
         for cut in (7, len(packed) // 2, len(packed) - 1):
             yield f"{kind} cut after {cut} bytes", _bytes(REFUSED, packed[:cut])
@@ -378,14 +378,14 @@ def _sparse() -> Cases:
 # --- bombs, each with small bounds so that it is small itself
 
 _zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-_PACKERS: dict[str, Callable[[bytes], bytes]] = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress, "zstd": _zstd.compress, "xz": lzma.compress, "bzip2": bz2.compress,
 }  # fmt: skip
 
 
 def _bombs() -> Cases:
     zeros = archive(file("zeros", bytes(6 << 20)))
-    for kind, pack in _PACKERS.items():
+    for kind, pack in PACKERS.items():
         yield f"{kind} of zeros", _bytes(REFUSED, pack(zeros))
         members = b"".join([pack(zeros[: 1 << 18])] * 40)
         yield f"many {kind} members of zeros", _bytes(REFUSED, members)

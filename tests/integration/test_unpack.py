@@ -6,6 +6,7 @@ import io
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from cloison.archive.unpack import apply_layer
 from cloison.errors import InvalidArgument
 from cloison.model.mount import Mount
 from cloison.snapshots.overlay import Overlay
+from hostile_archives import PACKERS
 from unpack_fixture import archive, describe, file, folder, opened, symlink, unpack
 
 
@@ -251,8 +253,6 @@ Overlay(sys.argv[1]).stage(Dying(open(sys.argv[2], "rb").read()))
 
 def test_what_a_killed_unpacker_left_is_swept(overlay: Overlay, tmp_path: Path) -> None:
     (tmp_path / "layer.tar").write_bytes(archive(*(file(f"d/{i}", bytes(3000)) for i in range(100))))
-    import sys
-
     argv = [sys.executable, "-c", KILLED, tmp_path / "data", tmp_path / "layer.tar"]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     assert subprocess.run(argv, env=environ, check=False).returncode == -9
@@ -355,3 +355,27 @@ def test_what_bsdtar_packs_unpacks_as_both_tars_unpack_it(tree: Path, tmp_path: 
     ours = below(tmp_path / "ours")
     assert len(ours) > 15
     assert ours == below(tmp_path / "bsd") == below(tmp_path / "gnu")
+
+
+MEASURED = """
+import os, sys
+from cloison.archive.unpack import apply_layer
+with open(sys.argv[1], "rb", buffering=0) as layer:
+    apply_layer(layer, root_fd=os.open(sys.argv[2], os.O_RDONLY))
+# not ru_maxrss, which remembers the process before the exec
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_memory_does_not_grow_with_the_layer(tmp_path: Path, compression: str) -> None:
+    size, rng = 128 << 20, random.Random(1)
+    content = b"".join(rng.randbytes(4096) * 8 for _ in range(size >> 15))
+    data = archive(file("large", content), *map(file, map(str, range(500))))
+    (tmp_path / "layer").write_bytes(PACKERS[compression](data))
+    (tmp_path / "root").mkdir()
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    argv = [sys.executable, "-c", MEASURED, tmp_path / "layer", tmp_path / "root"]
+    peak_kib = int(subprocess.run(argv, env=environ, check=True, capture_output=True).stdout)
+    assert (tmp_path / "root/large").stat().st_size == size
+    assert peak_kib < 64 << 10

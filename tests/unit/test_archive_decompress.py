@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from cloison.archive.budget import Limits
-from cloison.archive.decompress import ZlibMember, decompress, sniff
+from cloison.archive.decompress import decompress, sniff, zlib_module
 from cloison.errors import InvalidArgument
 
 zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
@@ -58,11 +58,18 @@ def test_a_stream_may_come_byte_by_byte(kind: str) -> None:
     assert unpack(data, piece=1) == PLAIN[:5000]
 
 
-def test_without_isal_zlib_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloison.archive.decompress._new_gzip_member", ZlibMember)
+@pytest.mark.parametrize("missing", [["isal"], ["isal", "zlib_ng"]], ids=["zlib-ng", "zlib"])
+def test_without_isal_zlib_ng_or_zlib_reads_the_same(monkeypatch: pytest.MonkeyPatch, missing: list[str]) -> None:
+    for name in ("isal", "isal.igzip_lib", "zlib_ng", "zlib_ng.zlib_ng"):
+        if name.partition(".")[0] in missing:
+            monkeypatch.setitem(sys.modules, name, None)
+    assert zlib_module() is importlib.import_module("zlib" if "zlib_ng" in missing else "zlib_ng.zlib_ng")
     for piece in (1, 4096, 1 << 20):
         data = PLAIN[: 5000 if piece == 1 else None]
         assert unpack(gzip.compress(data) * 2, piece=piece, read=4096) == data * 2
+    for damaged in (gzip.compress(PLAIN)[:-9], gzip.compress(PLAIN)[:100] + b"x" * 100):
+        with pytest.raises(InvalidArgument, match="gzip"):
+            unpack(damaged)
 
 
 @pytest.mark.parametrize("kind", KINDS)
