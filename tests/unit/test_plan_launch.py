@@ -237,6 +237,15 @@ def test_groups_that_are_still_being_made_are_awaited_by_the_launcher_and_it_by_
         assert all(found.index("await-parent") < found.index(f"cgroup-join {directory}") for directory in where.join)
 
 
+def test_a_child_that_is_placed_early_makes_its_own_network_namespace() -> None:
+    """It waits for the launcher before anything else: what that hands over on the way would be taken for the word."""
+    joined = (Namespace(type="mount", path="/proc/9/ns/mnt"), *(kind for kind in NEW if kind.type != "mount"))
+    found = lines(make_spec(linux={"namespaces": joined}), around(V1, V1_LAYOUT, placed_late=True))
+    assert not {"new-network", "join-network"}.intersection(found)
+    assert " net" in next(line for line in found if line.startswith("new-namespaces"))
+    assert found.index("await-parent") < found.index(f"cgroup-join {V1.join[0]}")
+
+
 def test_without_no_new_privs_the_filter_is_loaded_while_there_is_still_the_right_to() -> None:
     def order(**changes: object) -> list[str]:
         found = lines(make_spec(process=make_process(**changes)), around(seccomp=Filter(program=b"\0" * 8)))

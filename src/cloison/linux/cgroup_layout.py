@@ -88,8 +88,8 @@ def _offered(unified: str) -> tuple[str, ...]:
     if not unified:
         return ()
     try:
-        with open(os.path.join(unified, "cgroup.controllers"), encoding="ascii") as file:
-            return tuple(file.read().split())
+        with open(os.path.join(unified, "cgroup.controllers"), "rb", buffering=0) as file:
+            return tuple(file.readall().decode().split())
     except OSError:  # hidden from us: then it offers nothing
         return ()
 

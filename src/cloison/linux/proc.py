@@ -9,7 +9,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import errno
 import os
-import select
 
 from cloison.errors import InvalidArgument, NotFound
 
@@ -154,6 +153,8 @@ def wait_for_end(pid: int, started: int, *, timeout_s: float | None) -> bool:
         fd = open_pidfd(pid, started)
     except NotFound:
         return True
+    import select
+
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)

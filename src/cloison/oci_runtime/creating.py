@@ -12,11 +12,10 @@ from cloison.errors import CloisonError, Conflict, Internal, NotFound
 from cloison.linux import cgroups, proc
 from cloison.model.container import Resources
 from cloison.model.record import Record
-from cloison.oci_runtime import ending, joined_mounts
+from cloison.oci_runtime import ending
 from cloison.oci_runtime.bundle import Bundle, complete, connect_agent, seccomp_filter
 from cloison.oci_runtime.containers import Container, Containers
 from cloison.oci_runtime.descriptors import Inherited
-from cloison.oci_runtime.hooks import run_hooks
 from cloison.oci_runtime.log import timestamp
 from cloison.oci_runtime.streams import standard_streams, write_pid_file
 from cloison.oci_runtime.trees import Trees
@@ -29,11 +28,10 @@ from cloison.store.atomic import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cloison.oci.config_json import Config
-    from cloison.oci.runtime import Hook, Rdt, Spec
+    from cloison.oci.runtime import Hooks, Rdt, Spec
     from cloison.oci_runtime.log import Log
+    from cloison.runtime.plan import Op
 
 
 class Wishes(Record):
@@ -95,6 +93,7 @@ class _Creation:
         self._met_hooks = False
         self._classes: list[str] = []  # directories of the resctrl file system to be in
         self._placeholder: launch.Placeholder | None = None
+        self._group: cgroups.Group | None = None  # made while the launcher works
         self.container = Container(
             id=container_id,
             bundle=bundle.directory,
@@ -110,7 +109,10 @@ class _Creation:
     def run(self) -> Container:
         write_file(self._containers.path(self.container.id, "config.json"), self._bundle.text, durable=False)
         self._containers.save(self.container)
-        if place := joined_mounts.given(self._spec.linux):
+        if any(namespace.type == "mount" and namespace.path for namespace in self._spec.linux.namespaces):
+            from cloison.oci_runtime import joined_mounts
+
+            place = joined_mounts.given(self._spec.linux)
             self._record(**joined_mounts.look_at(place, self._spec))
         try:
             self._prepare_and_launch()
@@ -141,8 +143,23 @@ class _Creation:
             ops = plan_launch(trees.prepare(), around=around, stdio=stdio)
             if not self.container.has_process:  # nothing to look for: ``start`` will refuse
                 ops = tuple(op for op in ops if op.verb != "find-command")
-            self._session = launch.launch(ops, id=self.container.id)
+            self._session = self._begin(ops)
             self._conduct(self._session)
+
+    def _begin(self, ops: tuple[Op, ...]) -> Session:
+        """The launcher makes the namespaces and mounts while we make the control group."""
+        session = launch.launch(ops, id=self.container.id)
+        if self._group is None:
+            return session
+        try:
+            self._group.make(self.container.cgroup, reserved=True)
+        except BaseException as err:
+            session.cancel()
+            if isinstance(err, Conflict) and cgroups.pids(self._group.layout, self.container.cgroup):
+                self._record(cgroup="")  # somebody else's, just made
+            raise
+        session.proceed()
+        return session
 
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
         path = self._spec.linux.cgroups_path
@@ -153,15 +170,17 @@ class _Creation:
         # Whoever cleans up kills what is in the recorded group, so it must be nobody's when it is written down.
         if cgroups.pids(layout, path):
             raise Conflict(f"control group {path} exists already", why="there are processes in it")
+        group = self._plan_cgroup(layout)
         self._record(cgroup=path)
+        if any(os.path.isdir(f"{root}/{path}") for root in layout.all_roots()):
+            cgroups.remove(layout, path)  # left by somebody; nobody is in it
         try:
-            return self._make_cgroup(layout, path)
+            group.reserve(path)
         except Conflict:
-            if cgroups.pids(layout, path):
-                self._record(cgroup="")
-                raise
-        cgroups.remove(layout, path)  # left by somebody; nobody is in it
-        return self._make_cgroup(layout, path)
+            self._record(cgroup="")  # somebody else's, just made
+            raise
+        self._group = group
+        return group.placement(path)
 
     def _place_in_unit(self, layout: cgroups.Layout) -> cgroups.Placement:
         """systemd takes no promises: a process that waits holds the unit until the container's own is there."""
@@ -182,7 +201,9 @@ class _Creation:
             self._record(unit="")  # it is somebody else's
             raise
         self._record(cgroup=path)
-        return self._make_cgroup(layout, path)
+        group = self._plan_cgroup(layout)
+        group.make(path, standing=True)
+        return group.placement(path)
 
     def _allot(self, wanted: Rdt) -> None:
         """Make the RDT class and its monitoring group as far as they are asked for; see `_note`."""
@@ -208,15 +229,13 @@ class _Creation:
         self.container = self.container.replace(**changes)
         self._containers.save(self.container)
 
-    def _make_cgroup(self, layout: cgroups.Layout, path: str) -> cgroups.Placement:
+    def _plan_cgroup(self, layout: cgroups.Layout) -> cgroups.Group:
         linux = self._spec.linux
-        return cgroups.create(
+        return cgroups.plan_group(
             layout,
-            path,
             resources=linux.resources,
             device_rules=linux.device_rules,
             controllers=layout.legacy,  # callers read figures in all of them, by the paths in /proc/<pid>/cgroup
-            standing=bool(self.container.unit),
         )
 
     def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
@@ -228,6 +247,7 @@ class _Creation:
         )
         return Surroundings(
             placement=placement,
+            placed_late=self._group is not None,
             # On itself, in its own mount namespace: hooks look for the mounts below root.path
             staging=self._bundle.config.spec.root.mount.source,
             layout=layout,
@@ -252,11 +272,7 @@ class _Creation:
                 raise message.error
             elif message.kind == "waiting" and pausing:
                 pausing = False
-                self._met_hooks = True
-                run_hooks("prestart", hooks.prestart, container=self.container, status="creating")
-                run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
-                if hooks.create_container:
-                    self._run_inner(hooks.create_container)
+                self._run_hooks(hooks)
                 session.start()
             elif message.kind == "netlink":
                 self._move_devices(message.fd)
@@ -280,11 +296,21 @@ class _Creation:
         assert agent is not None  # the filter has a listener because of it
         agent.hand_over(listener, container=self.container, pid=self.container.pid, status="creating")
 
-    def _run_inner(self, hooks: Iterable[Hook]) -> None:
-        from cloison.oci_runtime.inner_hooks import inner_pid, of_creation
+    def _run_hooks(self, hooks: Hooks) -> None:
+        """Those between the mounts and the change of the root."""
+        from cloison.oci_runtime.hooks import run_hooks
 
-        runner, pid = of_creation(self.container), inner_pid(self.container.pid)
-        run_hooks("createContainer", hooks, container=self.container, status="creating", runner=runner, pid=pid)
+        self._met_hooks = True
+        run_hooks("prestart", hooks.prestart, container=self.container, status="creating")
+        run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
+        if hooks.create_container:
+            from cloison.oci_runtime.inner_hooks import inner_pid, of_creation
+
+            runner, pid = of_creation(self.container), inner_pid(self.container.pid)
+            run_hooks(
+                "createContainer", hooks.create_container, container=self.container, status="creating", runner=runner,
+                pid=pid,
+            )  # fmt: skip
 
     def _note(self, pid: int) -> None:
         try:

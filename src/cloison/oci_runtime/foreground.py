@@ -5,7 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import _socket
 import os
-import struct
+import sys
 
 from cloison.linux import proc
 
@@ -76,6 +76,4 @@ class Foreground:
 def _receive_master(socket: _socket.socket) -> int:
     """The terminal's master, which the launcher has sent already."""
     _, ancillary, _, _ = socket.recvmsg(64, 64, _socket.MSG_CMSG_CLOEXEC)
-    descriptors = [struct.unpack_from("i", data)[0] for _level, _kind, data in ancillary]
-    master: int = descriptors[0]
-    return master
+    return [int.from_bytes(data[:4], sys.byteorder) for _level, _kind, data in ancillary][0]

@@ -11,7 +11,6 @@ import errno
 import os
 
 from cloison.errors import Denied, InvalidArgument, NotFound, Unavailable, Unsupported
-from cloison.linux import mounts
 from cloison.oci.config_mounts import IDMAP, host_id
 from cloison.oci_runtime.fitting import COPY
 from cloison.runtime.options import split_options
@@ -83,6 +82,7 @@ class Trees:
 
     def _filled(self, mount: Mount) -> Mount:
         """A temporary file system that begins with a copy of what it covers."""
+        from cloison.linux import mounts
         from cloison.linux.copies import copy_tree
         from cloison.linux.paths import open_in_root
 
@@ -129,6 +129,8 @@ class Trees:
         return True
 
     def _open(self, mount: Mount) -> int:
+        from cloison.linux import mounts
+
         what = f"cannot mount {mount.source} on {mount.target}"
         maps_ids = not IDMAP.isdisjoint(mount.options)
         users = self._users(mount, what) if maps_ids else -1

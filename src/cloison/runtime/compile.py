@@ -99,8 +99,11 @@ def _new_user(namespaces: dict[str, str]) -> bool:
 
 
 def _makes_network(namespaces: dict[str, str]) -> bool:
-    """Whether the launcher does, beside the child; the namespace belongs to the user namespace of its maker."""
-    return namespaces.get("network") == "" and "user" not in namespaces
+    """Whether the launcher does, beside the child; the namespace belongs to the user namespace of its maker.
+
+    A child that is placed early waits for the launcher first, so there is nothing to do beside.
+    """
+    return namespaces.get("network") == "" and not _places_early(namespaces)
 
 
 def _places_early(namespaces: dict[str, str]) -> bool:

@@ -60,6 +60,12 @@ class Verb(Record):
     side: str
     descriptors: tuple[int, ...] = ()  # which arguments are descriptors
 
+    def __init__(self, *, count: int, side: str, descriptors: tuple[int, ...] = ()) -> None:
+        # As with operations: there are eighty at every start
+        _write(self, "count", count)
+        _write(self, "side", side)
+        _write(self, "descriptors", descriptors)
+
 
 def _verb(count: int, side: str, *descriptors: int) -> Verb:
     return Verb(count=count, side=side, descriptors=descriptors)

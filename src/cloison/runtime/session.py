@@ -5,8 +5,7 @@ from __future__ import annotations
 import _socket
 import _thread
 import os
-import select
-import struct
+import sys
 
 from cloison.errors import Conflict, Internal, NotFound, Unavailable
 from cloison.model.record import Record
@@ -174,7 +173,7 @@ class Session:
         self._send(b"E")
 
     def resize(self, *, rows: int, columns: int) -> None:
-        self._send(b"W" + struct.pack("<HH", min(rows, 0xFFFF), min(columns, 0xFFFF)))
+        self._send(b"W" + b"".join(min(number, 0xFFFF).to_bytes(2, "little") for number in (rows, columns)))
 
     def detach(self) -> None:
         """No more output, no more input from us; the command goes on."""
@@ -254,6 +253,8 @@ def _reap_soon(pid: int) -> bool:
 
 
 def _readable(fd: int, timeout_s: float) -> bool:
+    import select
+
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_s) * 1000))
@@ -263,7 +264,7 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     found: list[int] = []
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            found += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
+            found += [int.from_bytes(data[i : i + 4], sys.byteorder) for i in range(0, len(data) // 4 * 4, 4)]
     return found
 
 
