@@ -249,3 +249,19 @@ def test_a_sparse_map_that_is_wrong_is_refused(records: dict[bytes, bytes]) -> N
     data += header(size=b"00000000012\0") + b"0123456789".ljust(512, b"x") + bytes(1024)
     with pytest.raises(InvalidArgument):
         listing(data)
+
+
+@given(st.binary(min_size=100, max_size=100).filter(lambda name: name[0]), st.integers(-3, 3), st.booleans())
+def test_a_checksum_is_the_sum_of_the_bytes_signed_or_not_and_nothing_near_it(
+    name: bytes, off: int, signed: bool
+) -> None:
+    block = bytearray(header(name=name))
+    block[345:500] = b"\xff" * 155
+    block[148:156] = b" " * 8
+    total = sum(block) - 256 * signed * sum(byte > 127 for byte in block)
+    block[148:156] = b"%06o\0 " % (max(total + off, 0))
+    if off == 0 and total > 0:
+        assert parse_header(bytes(block)).name.startswith(b"\xff")
+    else:
+        with pytest.raises(InvalidArgument, match="checksum"):
+            parse_header(bytes(block))

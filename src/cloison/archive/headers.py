@@ -92,18 +92,15 @@ def _member_name(block: bytes) -> bytes:
 
 def _check_sum(block: bytes) -> None:
     stated = parse_number(block[148:156])
+    # A sum of at most 256 bytes is the lower half of Adler-32, which begins at 1 and wraps beyond 65520 (RFC 1950).
+    head, middle, tail = adler32(block[:148]), adler32(block[156:384]), adler32(block[384:])
     # the field itself counts as eight blanks
-    if _sum(block[:148]) + _BLANKS + _sum(block[156:384]) + _sum(block[384:]) == stated:
+    if (head & 0xFFFF) + (middle & 0xFFFF) + (tail & 0xFFFF) - 3 + _BLANKS == stated:
         return
     # old tars added the bytes as signed characters
     block = block[:148] + b" " * 8 + block[156:]
     if sum(block) - 256 * sum(byte > 127 for byte in block) != stated:
         raise bad_archive("a header's checksum is wrong")
-
-
-def _sum(data: bytes) -> int:
-    """The sum of at most 256 bytes: the lower half of Adler-32, which begins at 1 and wraps beyond 65520 (RFC 1950)."""
-    return (adler32(data) & 0xFFFF) - 1
 
 
 def parse_number(field: bytes, *, signed: bool = False) -> int:
