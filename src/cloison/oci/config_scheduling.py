@@ -34,12 +34,12 @@ _MOST_TIME_NS = (1 << 63) - 1
 _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _IO_CLASS_SHIFT = 13  # ioprio_set(2)
 # set_mempolicy(2), linux/mempolicy.h
-_MEMORY_MODES = {
+MEMORY_MODES = {
     "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
     "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
 }  # fmt: skip
 _NODELESS = ("MPOL_DEFAULT", "MPOL_LOCAL")
-_MEMORY_FLAGS = {
+MEMORY_FLAGS = {
     "MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15,
 }  # fmt: skip
 _BALANCED = ("MPOL_BIND", "MPOL_PREFERRED_MANY")
@@ -107,18 +107,18 @@ def parse_exec_cpus(fields: Fields) -> ExecCpus:
 
 def parse_memory_policy(fields: Fields) -> MemoryPolicy:
     """``linux.memoryPolicy``. Raises: InvalidArgument."""
-    mode = fields.choice("mode", tuple(_MEMORY_MODES))
-    nodes, flags = _numbers(fields, "nodes", bound=_NODES), _bits(fields, _MEMORY_FLAGS)
+    mode = fields.choice("mode", tuple(MEMORY_MODES))
+    nodes, flags = _numbers(fields, "nodes", bound=_NODES), _bits(fields, MEMORY_FLAGS)
     if mode in _NODELESS and (nodes or flags):
         raise fields.invalid("nodes" if nodes else "flags", f"is not for {mode}")
     if mode not in _NODELESS and not nodes:
         raise fields.invalid("nodes", f"is missing: {mode} needs one at least")
-    both = _MEMORY_FLAGS["MPOL_F_RELATIVE_NODES"] | _MEMORY_FLAGS["MPOL_F_STATIC_NODES"]
+    both = MEMORY_FLAGS["MPOL_F_RELATIVE_NODES"] | MEMORY_FLAGS["MPOL_F_STATIC_NODES"]
     if flags & both == both:
         raise fields.invalid("flags", "has MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES, which exclude each other")
-    if flags & _MEMORY_FLAGS["MPOL_F_NUMA_BALANCING"] and mode not in _BALANCED:
+    if flags & MEMORY_FLAGS["MPOL_F_NUMA_BALANCING"] and mode not in _BALANCED:
         raise fields.invalid("flags", f"has MPOL_F_NUMA_BALANCING, which goes with {' and '.join(_BALANCED)} alone")
-    return MemoryPolicy(mode=_MEMORY_MODES[mode] | flags, nodes=nodes)
+    return MemoryPolicy(mode=MEMORY_MODES[mode] | flags, nodes=nodes)
 
 
 def parse_personality(fields: Fields) -> int:

@@ -6,6 +6,7 @@ import os
 
 from cloison.linux.capabilities import CAPABILITIES
 from cloison.linux.seccomp_flags import FLAGS
+from cloison.oci.config_scheduling import MEMORY_FLAGS, MEMORY_MODES
 from cloison.oci_runtime.log import say
 from cloison.oci_runtime.main import SPEC_VERSION
 from cloison.oci_runtime.options import Call, Verb
@@ -49,7 +50,9 @@ def _features(_call: Call) -> int:
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
+            "netDevices": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {"org.cloison.version": __version__},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/run/cloison-oci"
 _STOOD_IN_FOR = ("crun", "runc")
-SPEC_VERSION = "1.2.0"
+SPEC_VERSION = "1.3.0"
 
 # verb -> "module attribute"
 VERBS: Mapping[str, str] = {
