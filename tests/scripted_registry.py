@@ -48,7 +48,10 @@ class Exchange:
         wanted = length if size < 0 else min(length, len(self.content) + size)
         begin = len(self.content)
         while len(self.content) < wanted:
-            piece = self._rest or self._connection.recv(65536)
+            try:
+                piece = self._rest or self._connection.recv(65536)
+            except ConnectionError:  # it hung up with words of ours unread
+                break
             if not piece:
                 break
             self.content += piece[: wanted - len(self.content)]
