@@ -73,14 +73,15 @@ def peak_kib(argv: Sequence[str]) -> int:
 
 
 BURST = 6
+SETTLE_S = 0.1
 
 
 def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_ups: int = 3) -> list[Sample]:
     """``runs`` of each, in turns.
 
     With a period: A B C A B C …, one start every ``period_s`` seconds. Without, in bursts of `BURST`, A A A B B B …,
-    of which the first is thrown away: back to back means that the run before was one's own, not a neighbour's that left
-    the machine's caches and grace periods in another state.
+    each after `SETTLE_S` of runs that do not count, one at least: back to back means that what came before was one's
+    own, not a neighbour's that left the machine's caches, grace periods and workers with its remains.
     """
     seconds: dict[str, list[float]] = {peer: [] for peer in contenders}
     for _ in range(warm_ups):
@@ -89,7 +90,8 @@ def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_
     if not period_s:
         while any(len(values) < runs for values in seconds.values()):
             for peer, once in contenders.items():
-                seconds[peer] += [once() for _ in range(BURST)][1:]
+                _settle(once)
+                seconds[peer] += [once() for _ in range(BURST)]
         return [Sample(peer, tuple(values[:runs])) for peer, values in seconds.items()]
     due = time.monotonic()
     for _ in range(runs):
@@ -98,6 +100,12 @@ def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_
             due = time.monotonic() + period_s
             seconds[peer].append(once())
     return [Sample(peer, tuple(values)) for peer, values in seconds.items()]
+
+
+def _settle(once: Once) -> None:
+    passed = 0.0
+    while passed < SETTLE_S:
+        passed += once()
 
 
 def pss_kib(pid: int) -> int:
