@@ -19,6 +19,7 @@ import pytest
 
 from cloison.archive.union import Union
 from cloison.errors import Conflict, InvalidArgument, NotFound
+from cloison.snapshots import probing
 from cloison.snapshots.drivers import NAMES, open_snapshots
 from cloison.snapshots.snapshotter import Snapshotter
 from harness import Cloison, Roots, compare, ledger, until
@@ -322,3 +323,25 @@ def test_an_image_is_mounted_to_look_into_with_every_driver(command: Cloison, bu
         with pytest.raises(OSError, match="Read-only"):
             (path / "y").write_text("z")
     command.ok("image", "unmount", "-a")
+
+
+def test_a_probe_that_was_killed_is_swept_and_one_at_work_is_let_be(tmp_path: Path) -> None:
+    corner = tmp_path / ".probe"
+    (corner / "upper").mkdir(parents=True)
+    with pytest.raises(OSError, match="no overlay here"):
+        probing.in_a_corner_of(str(tmp_path), _refuse)
+    assert not corner.exists()
+    corner.mkdir()
+    probing.sweep(str(tmp_path))
+    assert not corner.exists()
+
+    def look(_corner: str) -> None:
+        probing.sweep(str(tmp_path))
+        assert corner.exists()
+
+    probing.in_a_corner_of(str(tmp_path), look)
+
+
+def _refuse(corner: str) -> None:
+    assert os.listdir(corner) == []
+    raise OSError("no overlay here")

@@ -180,7 +180,7 @@ def test_a_layer_that_does_not_match_is_never_published(store: Store) -> None:
     )  # fmt: skip
     records = ImageStore(str(store.root))
     with pytest.raises(InvalidArgument, match="does not match"):
-        publish(stored, data_root=str(store.root), blobs=store.blobs, store=records, progress=NoProgress())
+        publish(stored, settings=store.settings, blobs=store.blobs, store=records, progress=NoProgress())
     assert not store.images.list()
     assert store.content()["snapshots/overlay/layers"] == store.content()["snapshots/overlay/incoming"] == []
 

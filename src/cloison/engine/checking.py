@@ -16,6 +16,7 @@ from cloison.images.layout import read_manifest
 from cloison.images.records import ImageStore
 from cloison.model.usage import Problem
 from cloison.oci.image import chain_ids, parse_config
+from cloison.snapshots import probing
 from cloison.snapshots.drivers import open_snapshots
 from cloison.store.blobs import Blobs
 from cloison.store.containers import ContainerStore
@@ -163,6 +164,7 @@ class _Checker:
             yield from (f"file {directory.removeprefix(self._root + '/')}/{name}" for name in _names(directory))
 
     def _unknown(self) -> Iterator[Problem]:
+        probing.sweep(self._root)
         for name in sorted(set(_names(self._root)) - _KNOWN):
             yield Problem(thing=f"file {name}", what="it is not ours; it was left alone")
 

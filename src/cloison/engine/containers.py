@@ -178,6 +178,7 @@ class Containers:
         except (NotFound, Conflict):
             exit = None  # its monitor went while we knocked
         if exit is not None:
+            self._await_monitor(record.id)  # until then the container counts as running
             return exit.exit_code
         return ending.finish_run(record.id, settings=self._settings).exit_code
 
@@ -331,10 +332,13 @@ class Containers:
         """Wait for init's death, then for the monitor, which drains the output and writes the exit file."""
         if not proc.wait_for_end(running.pid, running.pid_started, timeout_s=timeout_s):
             return False
+        self._await_monitor(container_id)
+        return True
+
+    def _await_monitor(self, container_id: str) -> None:
         deadline = time.monotonic() + _KILL_PATIENCE_S
         while self._store.monitor_lives(container_id) and time.monotonic() < deadline:
             time.sleep(0.002)
-        return True
 
     def _kill_all(self, record: ContainerRecord, running: Running) -> None:
         from cloison.linux import cgroups

@@ -31,9 +31,11 @@ def open_store(settings: Settings) -> None:
 
 def sweep(settings: Settings) -> None:
     """Remove what crashes left half-written."""
+    from cloison.snapshots import probing
     from cloison.snapshots.drivers import open_snapshots
     from cloison.store.blobs import Blobs
 
+    probing.sweep(settings.data_root)
     Blobs(settings.data_root).sweep()
     open_snapshots(settings).sweep()
 

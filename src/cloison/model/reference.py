@@ -72,7 +72,7 @@ def parse_reference(text: str) -> Reference:
 
     The whole text counts, so a trailing newline is refused. Raises: InvalidArgument, with docker's words.
     """
-    if len(text) == 64 and not text.strip(_HEX):
+    if _is_id(text):
         raise InvalidArgument(f"invalid repository name ({text})", why="cannot specify 64-byte hexadecimal strings")
     name, at, digest = text.partition("@")
     if at and not is_digest(digest):
@@ -95,9 +95,13 @@ def parse_reference(text: str) -> Reference:
 
 
 def is_short(text: str) -> bool:
-    """Whether a reference names no registry: which one is meant, configuration may say."""
+    """Whether a reference names no registry: which one is meant, configuration may say. A whole id is no reference."""
     first, slash, _ = text.partition("/")
-    return not slash or not _is_registry(first)
+    return not _is_id(text) and (not slash or not _is_registry(first))
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and not text.strip(_HEX)
 
 
 def _is_registry(first: str) -> bool:

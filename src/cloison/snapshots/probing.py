@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
@@ -15,20 +16,36 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_CORNER = ".probe"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def in_a_corner_of(data_root: str, probe: Callable[[str], None]) -> None:
     """Raises: OSError, Unsupported: what the probe raises."""
-    name = f".probe-{os.getpid()}-{os.urandom(4).hex()}"
     make_private_directory(data_root)
     root_fd = os.open(data_root, _DIRECTORY)
     try:
-        os.mkdir(name, 0o700, dir_fd=root_fd)
+        fcntl.flock(root_fd, fcntl.LOCK_EX)  # one at a time: what lies there is the rest of a crash
+        remove_tree(root_fd, _CORNER)
+        os.mkdir(_CORNER, 0o700, dir_fd=root_fd)
         try:
-            probe(f"{data_root}/{name}")
+            probe(f"{data_root}/{_CORNER}")
         finally:
-            remove_tree(root_fd, name)
+            remove_tree(root_fd, _CORNER)
+    finally:
+        os.close(root_fd)
+
+
+def sweep(data_root: str) -> None:
+    """Remove what a probe left that was killed."""
+    if not os.path.exists(f"{data_root}/{_CORNER}"):
+        return
+    root_fd = os.open(data_root, _DIRECTORY)
+    try:
+        fcntl.flock(root_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(root_fd, _CORNER)
+    except BlockingIOError:
+        return  # one is at work
     finally:
         os.close(root_fd)
 
