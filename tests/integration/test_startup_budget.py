@@ -106,13 +106,21 @@ def cpu_s(argv: list[str], environ: dict[str, str]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def check_cost(argv: list[str], environ: dict[str, str], *, ratio: float) -> None:
+    """The minimum of several runs, in turns: a busy machine makes everything slower, never faster."""
+    ours = bare = 9.9
+    for turn in range(60):
+        bare = min(bare, cpu_s([sys.executable, "-I", "-S", "-c", "pass"], {}))
+        ours = min(ours, cpu_s(argv, environ))
+        if turn >= 5 and ours < ratio * bare:
+            return
+    raise AssertionError(f"{ours * 1e3:.1f} ms against {bare * 1e3:.1f} ms")
+
+
 @pytest.mark.parametrize("verb", HOT)
 def test_a_hot_verb_costs_a_few_bare_interpreters_of_cpu_time(cloison: Cloison, target: str, verb: str) -> None:
-    """The minimum of several runs: a busy machine makes everything slower, never faster."""
-    bare = min(cpu_s([sys.executable, "-I", "-S", "-c", "pass"], {}) for _ in range(10))
     argv = [sys.executable, "-S", "-c", ENTRY, *HOT[verb]]
-    ours = min(cpu_s(argv, cloison.roots.environ) for _ in range(10))
-    assert ours < CPU_RATIO[verb] * bare, f"{ours * 1e3:.1f} ms against {bare * 1e3:.1f} ms"
+    check_cost(argv, cloison.roots.environ, ratio=CPU_RATIO[verb])
 
 
 # Measured: 1.5, 2.9 and 3.7
@@ -129,9 +137,7 @@ def test_a_verb_of_the_oci_runtime_costs_a_few_bare_interpreters_of_cpu_time(doo
     words = {"run": ["--bundle", str(door.bundle), "t-new"], "exec": ["t-up", "true"]}.get(verb, ["t-up"])
     entry = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {OCI_ENTRY}"
     argv = [sys.executable, "-I", "-S", "-c", entry, "--root", str(door.root), verb, *words]
-    bare = min(cpu_s([sys.executable, "-I", "-S", "-c", "pass"], {}) for _ in range(10))
-    ours = min(cpu_s(argv, environ) for _ in range(10))
-    assert ours < OCI_CPU_RATIO[verb] * bare, f"{ours * 1e3:.1f} ms against {bare * 1e3:.1f} ms"
+    check_cost(argv, environ, ratio=OCI_CPU_RATIO[verb])
 
 
 def test_state_start_and_delete_read_no_configuration_that_has_nothing_for_them(door: Door) -> None:
