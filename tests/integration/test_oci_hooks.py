@@ -40,7 +40,7 @@ def test_hooks_run_in_order_with_the_state(door: Door, tmp_path: Path) -> None:
     assert {row[1] for row in rows} == {"v"}
     states = [json.loads(row[2]) for row in rows[::2]]
     assert [state["status"] for state in states] == [
-        "creating",
+        "created",
         "creating",
         "creating",
         "created",

@@ -155,6 +155,15 @@ def test_a_shared_bind_and_the_host_see_each_others_mounts(door: Door, data: Pat
     assert (shared / "inside" / "x").exists()
 
 
+def test_a_new_file_system_is_shared_among_the_containers_own_namespaces(door: Door) -> None:
+    out = run(
+        door, "grep -E ' /(s|u|p) ' /proc/self/mountinfo", tmpfs("/s", "shared"), tmpfs("/u", "unbindable"), tmpfs("/p")
+    )
+    said = {line.split()[4]: line.split(" - ")[0].split()[6:] for line in out.splitlines()}
+    assert said.pop("/s")[0].startswith("shared:")
+    assert said == {"/u": ["unbindable"], "/p": []}
+
+
 @pytest.fixture
 def shared(door: Door) -> Any:
     """A directory that is a mount with peers, as everything is where systemd runs."""

@@ -115,11 +115,27 @@ def test_a_failure_takes_the_mounts_off_and_no_others(door: Door) -> None:
     assert door.left() == []
 
 
-def test_the_commands_own_mount_namespace_is_refused(door: Door) -> None:
-    join_mounts(door, "/proc/self/ns/mnt")
-    door.write("true")
-    assert "the one this command runs in" in door.fails("run", "t-m")
-    assert door.left() == []
+@pytest.mark.parametrize("path", ["", "/proc/self/ns/mnt"], ids=["inherited", "by path"])
+def test_the_commands_own_mount_namespace_is_left_as_it_was(door: Door, path: str) -> None:
+    """config-linux.md: without a namespace of this type the runtime's MUST be inherited."""
+    before = mounts_below(door.bundle)
+    linux = door.config["linux"]
+    linux["namespaces"] = [namespace for namespace in linux["namespaces"] if namespace["type"] != "mount"]
+    if path:
+        linux["namespaces"].append({"type": "mount", "path": path})
+    door.start("t-m", "sh", "-c", "exec sleep 100")
+    assert os.readlink(f"/proc/{door.state('t-m')['pid']}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    assert door.ok("exec", "t-m", "ls", "/").split() == sorted(os.listdir(door.bundle / "rootfs"))
+    assert mounts_below(door.bundle) != before
+    door.ok("delete", "--force", "t-m")
+    assert mounts_below(door.bundle) == before
+    door.write("no-such-command")
+    assert "no-such-command" in door.fails("run", "t-m")
+    assert mounts_below(door.bundle) == before
+
+
+def mounts_below(place: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {place}/" in line]
 
 
 def test_exec_joins_a_user_namespace_and_what_is_outside_of_it(door: Door) -> None:

@@ -177,6 +177,14 @@ def test_a_shared_bind_is_refused_and_a_slave_one_keeps_the_tie_to_the_host() ->
         lines(make_spec(mounts=(slave.replace(options=("rshared",)),)))
 
 
+def test_a_new_file_system_may_be_shared_for_it_has_no_peer_on_the_host() -> None:
+    new = Mount(type="tmpfs", source="tmpfs", target="/t", options=("shared",))
+    planned = lines(make_spec(mounts=(new, new.replace(target="/u", options=("slave",)))))
+    assert "propagation / rprivate" in planned
+    assert planned.index("pivot-root") < planned.index("propagation /t shared")
+    assert "propagation /u slave" not in planned
+
+
 def test_a_classic_lowerdir_is_split_at_colons_that_are_not_escaped() -> None:
     root = Root(mount=OVERLAY.replace(options=(r"lowerdir=/a\:b:/c\\d",)))
     assert r"root-overlay /run/root '' '' '' /a:b '/c\d'" in lines(make_spec(root=root))

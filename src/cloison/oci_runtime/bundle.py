@@ -67,11 +67,12 @@ def parse(text: bytes, *, name: str) -> object:
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
+    from cloison.oci_runtime.joined_mounts import in_some_mounts
     from cloison.oci_runtime.labels import exec_labels, labelled, read_modules
     from cloison.runtime import defaults
 
     modules = read_modules()
-    spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(config.spec.linux))))
+    spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(in_some_mounts(config.spec.linux)))))
     linux = spec.linux
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
         raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")

@@ -301,7 +301,8 @@ class _Creation:
         from cloison.oci_runtime.hooks import run_hooks
 
         self._met_hooks = True
-        run_hooks("prestart", hooks.prestart, container=self.container, status="creating")
+        # runtime-spec 1.0.1, where these hooks are from: once created, before the command
+        run_hooks("prestart", hooks.prestart, container=self.container, status="created")
         run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
         if hooks.create_container:
             from cloison.oci_runtime.inner_hooks import inner_pid, of_creation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cloison.errors import Internal, InvalidArgument, NotFound, Unsupported
+from cloison.errors import Internal, NotFound, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from cloison.oci_runtime.containers import Container
     from cloison.runtime.plan import Op
 
+OWN = "/proc/self/ns/mnt"
 # How mountinfo writes what would part its fields (proc(5)); the backslash first
 _ESCAPES = (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"))
+
+
+def in_some_mounts(linux: Linux) -> Linux:
+    """Without a mount namespace the container inherits our own (runtime-spec config-linux.md, "Namespaces")."""
+    from cloison.oci.runtime import Namespace
+
+    if any(namespace.type == "mount" for namespace in linux.namespaces):
+        return linux
+    inherited: Linux = linux.replace(namespaces=(*linux.namespaces, Namespace(type="mount", path=OWN)))
+    return inherited
 
 
 def given(linux: Linux) -> str:
@@ -24,8 +35,7 @@ def given(linux: Linux) -> str:
 def look_at(path: str, spec: Spec) -> dict[str, object]:
     """The namespace's identity and what is there, as fields of the container's record.
 
-    Raises: NotFound; InvalidArgument for our own, where the mounts would be everybody's; Unsupported with hooks that
-    run inside, as they would find the namespace's root there.
+    Raises: NotFound; Unsupported with hooks that run inside, as they would find the namespace's root there.
     """
     if spec.hooks.create_container or spec.hooks.start_container:
         raise Unsupported("hooks in the container are not supported in somebody else's mount namespace")
@@ -33,8 +43,6 @@ def look_at(path: str, spec: Spec) -> dict[str, object]:
         status = os.stat(path)
     except OSError as err:
         raise NotFound(f"cannot join mount namespace {path}", why=os.strerror(err.errno or 0).lower()) from err
-    if os.path.samestat(status, os.stat("/proc/self/ns/mnt")):
-        raise InvalidArgument(f"cannot join mount namespace {path}", why="it is the one this command runs in")
     depth = _depth(path, spec.root.mount.source)
     return {"mounted_in": path, "mounted_inode": status.st_ino, "mounted_depth": depth}
 

@@ -218,6 +218,7 @@ def _file_systems(spec: Spec, namespaces: dict[str, str], around: Surroundings) 
         *((op("await-start", "client"),) if around.monitor.pause_for_hooks else ()),
         op("pivot-root") if is_own else op("change-root", -1),
         *((op("propagation", "/", propagation),) if propagation not in ("", "private", "rprivate") else ()),
+        *rootfs.plan_peers(spec.mounts),
     )
 
 

@@ -26,6 +26,7 @@ _LINKS = (
     op("symlink", "/proc/self/fd/2", "/dev/stderr"),
     op("symlink", "/proc/kcore", "/dev/core"),
 )
+_APART = ("", "private", "rprivate", "slave", "rslave")  # without a master all the same
 _LINKED = frozenset(str(link.words[1]) for link in _LINKS)
 
 
@@ -34,9 +35,10 @@ def plan_propagation(mounts: Iterable[Mount]) -> Op:
 
     ``rslave`` alone lets a later mount of the host arrive below a bind that asked for it. ``shared`` binds would need a
     mount namespace that is still joined to the host's: what goes wrong in there would go wrong outside too. A tree that
-    was opened outside of it has its own ties, whatever is done to ours.
+    was opened outside of it has its own ties, whatever is done to ours; a new file system has none (`plan_peers`).
     """
-    wanted = {split_options(mount).propagation.removeprefix("r") for mount in mounts if mount.tree < 0}
+    binds = (mount for mount in mounts if mount.tree < 0 and _is_bind(mount))
+    wanted = {split_options(mount).propagation.removeprefix("r") for mount in binds}
     if "shared" in wanted:
         raise Unsupported(
             "bind propagation 'shared' is not supported",
@@ -93,10 +95,21 @@ def plan_mount(mount: Mount) -> Op:
     if mount.tree >= 0:
         words = (options.attributes, options.propagation or "rprivate", int(options.follow))
         return op("bind-fd", mount.tree, mount.target, *words)
-    if mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options):
+    if _is_bind(mount):
         propagation = options.propagation or "rprivate"
         return op("bind", mount.source, mount.target, int(options.recursive), options.attributes, propagation)
     return op("mount", mount.type, mount.source or mount.type, mount.target, options.attributes, *options.data)
+
+
+def _is_bind(mount: Mount) -> bool:
+    return mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
+
+
+def plan_peers(mounts: Iterable[Mount]) -> tuple[Op, ...]:
+    """New file systems that share their mounts, or cannot be bound: said at last, so that nobody outside is a peer."""
+    new = (mount for mount in mounts if mount.tree < 0 and not _is_bind(mount))
+    wanted = ((mount.target, split_options(mount).propagation) for mount in new)
+    return tuple(op("propagation", target, word) for target, word in wanted if word not in _APART)
 
 
 def split_at_cgroup(mounts: Sequence[Mount]) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
