@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MAX_PASSWD = 4 << 20
 _MAX_CONFIG = 16 << 20
 # crun's annotations
+_OUR_MOUNTS = "/proc/self/ns/mnt"
 _FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 _KEEP_GROUPS = "run.oci.keep_original_groups"
 # What a container may do with devices whatever its rules say: make nodes, use the default ones and its terminals
@@ -67,12 +68,11 @@ def parse(text: bytes, *, name: str) -> object:
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
-    from cloison.oci_runtime.joined_mounts import in_some_mounts
     from cloison.oci_runtime.labels import exec_labels, labelled, read_modules
     from cloison.runtime import defaults
 
     modules = read_modules()
-    spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(in_some_mounts(config.spec.linux)))))
+    spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(_in_some_mounts(config.spec.linux)))))
     linux = spec.linux
     if spec.domainname and linux.sysctl.get("kernel.domainname", spec.domainname) != spec.domainname:
         raise InvalidArgument("invalid config.json", why="domainname and linux.sysctl's kernel.domainname differ")
@@ -91,6 +91,16 @@ def complete(config: Config, *, container_id: str) -> Spec:
         process=with_home(process, spec.root.mount.source).replace(exec_labels=exec_labels(config.labels, modules)),
         linux=linux.replace(devices=devices, device_rules=rules, cgroups_path=path, sysctl=_sysctls(linux)),
     )
+
+
+def _in_some_mounts(linux: Linux) -> Linux:
+    """Without a mount namespace the container inherits our own (runtime-spec config-linux.md, "Namespaces")."""
+    if any(namespace.type == "mount" for namespace in linux.namespaces):
+        return linux
+    from cloison.oci.runtime import Namespace
+
+    inherited: Linux = linux.replace(namespaces=(*linux.namespaces, Namespace(type="mount", path=_OUR_MOUNTS)))
+    return inherited
 
 
 def _sysctls(linux: Linux) -> dict[str, str]:

@@ -12,19 +12,8 @@ if TYPE_CHECKING:
     from cloison.oci_runtime.containers import Container
     from cloison.runtime.plan import Op
 
-OWN = "/proc/self/ns/mnt"
 # How mountinfo writes what would part its fields (proc(5)); the backslash first
 _ESCAPES = (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"))
-
-
-def in_some_mounts(linux: Linux) -> Linux:
-    """Without a mount namespace the container inherits our own (runtime-spec config-linux.md, "Namespaces")."""
-    from cloison.oci.runtime import Namespace
-
-    if any(namespace.type == "mount" for namespace in linux.namespaces):
-        return linux
-    inherited: Linux = linux.replace(namespaces=(*linux.namespaces, Namespace(type="mount", path=OWN)))
-    return inherited
 
 
 def given(linux: Linux) -> str:
