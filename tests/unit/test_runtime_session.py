@@ -140,10 +140,13 @@ def test_a_start_goes_on_or_is_cancelled_to_its_end(pair: tuple[Session, socket.
     session.proceed()
     assert monitor.recv(100) == b"G"
     monitor.send(b"c77")
+    before = set(os.listdir("/proc/self/fd"))
+    socket.send_fds(monitor, [b"n"], [monitor.fileno()])
     monitor.send(b"f" + b"3\0await-client\0recv\x00125\0the caller\0\0")
     session.cancel()
     assert monitor.recv(100) == b"C"
     assert session.fileno() == -1
+    assert set(os.listdir("/proc/self/fd")) < before
 
 
 def test_to_go_on_with_a_launcher_that_failed_is_no_error_it_has_said_why(pair: tuple[Session, socket.socket]) -> None:

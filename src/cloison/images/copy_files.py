@@ -10,7 +10,7 @@ import os
 import shutil
 
 from cloison.errors import Denied, InvalidArgument, NotFound, Unavailable
-from cloison.images.copying import Source, Target, Verified, short, watched
+from cloison.images.copying import Source, Target, Verified, pieces, short, watched
 from cloison.model.digest import split_digest
 from cloison.oci.image import OCI_INDEX, Descriptor, Index, parse_manifest, render_index
 from cloison.oci.strict import MAX_DOCUMENT_BYTES
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # where tools put an image's name in an index; containerd's is the complete one
 _NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_PIECE_BYTES = 1 << 20
 
 
 class DirectorySource(Source):
@@ -56,12 +55,7 @@ class DirectorySource(Source):
 
     def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[bytes]:
         fd = _open(self.place(descriptor.digest))
-        try:
-            while piece := os.pread(fd, _PIECE_BYTES, offset):
-                offset += len(piece)
-                yield piece
-        finally:
-            os.close(fd)
+        yield from pieces(fd, offset)
 
     def abort(self) -> None:
         pass

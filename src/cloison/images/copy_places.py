@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from cloison.errors import InvalidArgument, NotFound
-from cloison.images.copying import Source, Target, Verified, short, watched
+from cloison.images.copying import Source, Target, Verified, pieces, short, watched
 from cloison.oci.image import parse_manifest
 from cloison.registry.client import ManifestAnswer
 from cloison.registry.upload import Uploader
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from cloison.oci.image import Descriptor
     from cloison.registry.client import RegistryClient
     from cloison.store.blobs import Blobs
-
-_PIECE_BYTES = 1 << 20
 
 
 class RegistrySource(Source):
@@ -62,12 +58,7 @@ class StoreSource(Source):
             raise NotFound(
                 f"layer {short(descriptor.digest)} is not kept in its compressed form", hint="pull the image again"
             ) from err
-        try:
-            while piece := os.pread(fd, _PIECE_BYTES, offset):
-                offset += len(piece)
-                yield piece
-        finally:
-            os.close(fd)
+        yield from pieces(fd, offset)
 
     def abort(self) -> None:
         pass

@@ -8,6 +8,7 @@ A place is a `Source`, a `Target`, or both: a registry's repository, the local s
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import partial
 
 from cloison.errors import InvalidArgument
@@ -29,6 +30,7 @@ else:
     Protocol = object
 
 _MAX_DEPTH = 3
+_PIECE_BYTES = 1 << 20
 
 
 class Source(Protocol):
@@ -72,6 +74,16 @@ class Contents(Record):
     @property
     def top(self) -> ManifestAnswer:
         return self.manifests[-1]
+
+
+def pieces(fd: int, offset: int) -> Iterator[bytes]:
+    """A file's bytes from an offset on; the descriptor is closed at the end. Raises: OSError."""
+    try:
+        while piece := os.pread(fd, _PIECE_BYTES, offset):
+            offset += len(piece)
+            yield piece
+    finally:
+        os.close(fd)
 
 
 def copy(

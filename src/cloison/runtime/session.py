@@ -146,8 +146,9 @@ class Session:
             self._send(b"C")
         except Conflict:
             pass
-        while self.receive().kind not in ("failed", "closed"):
-            pass
+        while (message := self.receive()).kind not in ("failed", "closed"):
+            if message.fd >= 0:  # of a network that nobody configures any more
+                os.close(message.fd)
         self.close()
 
     def start(self) -> None:
