@@ -114,9 +114,12 @@ def test_the_log_is_rotated_between_records_and_old_files_go(world: World, tmp_p
     files = sorted(tmp_path.glob("log*"))
     assert [file.name for file in files] == ["log", "log.1", "log.2"]
     assert all(file.stat().st_size <= 100000 for file in files)
-    kept = b"".join(data for name in ("log.2", "log.1", "log") for _, _, data in records(tmp_path / name))
+    frames = [records(tmp_path / name) for name in ("log.2", "log.1", "log")]
+    kept = b"".join(data for file in frames for _, _, data in file)
     numbers = [int(line[-4:]) for line in kept.split()]
-    assert numbers == list(range(numbers[0], 60)) and len(numbers) >= 20
+    assert numbers == list(range(numbers[0], 60))
+    for old, new in (("log.2", frames[1]), ("log.1", frames[2])):  # no sooner than the next record needs
+        assert (tmp_path / old).stat().st_size + 16 + len(new[0][2]) > 100000
 
 
 def test_a_log_on_a_full_disk_keeps_whole_records_and_the_command_runs_on(world: World, tmp_path: Path) -> None:
