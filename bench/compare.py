@@ -145,7 +145,7 @@ def latencies(
         )
     on_bundle = {name: runtime.once(runtimes.run(directory)) for name, runtime in bare.items() if name != "cloison"}
     rows: list[tuple[str, dict[str, Once]]] = [
-        ("run, no network, in process or on a bundle", {"cloison": sdk.once, **on_bundle}),
+        ("run, no network, in process or on a bundle", {"cloison": sdk, **on_bundle}),
         ("`run --rm --network none IMG true`", {e.name: e.run("--network", "none") for e in engines}),
         ("`run --rm IMG true`, bridge", {e.name: e.run() for e in engines}),
         ("`exec C true`", {e.name: e.once("exec", "target", *TRUE) for e in engines}),

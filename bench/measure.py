@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
 
 Once = Callable[[], float]  # runs one thing to its end, returns seconds
 
@@ -76,6 +77,23 @@ BURST = 6
 SETTLE_S = 0.1
 
 
+def burst(once: Once, *, runs: int, settle_s: float) -> list[float]:
+    """Seconds of ``runs`` back to back, after ``settle_s`` of runs that do not count (none for 0)."""
+    passed = 0.0
+    while passed < settle_s:
+        passed += once()
+    return [once() for _ in range(runs)]
+
+
+@runtime_checkable
+class TimesItself(Protocol):
+    """A contender in another process, which does a burst there: nobody's pipe and wake-up lies between two runs."""
+
+    def __call__(self) -> float: ...
+
+    def burst(self, *, runs: int, settle_s: float) -> list[float]: ...
+
+
 def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_ups: int = 3) -> list[Sample]:
     """``runs`` of each, in turns.
 
@@ -90,8 +108,8 @@ def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_
     if not period_s:
         while any(len(values) < runs for values in seconds.values()):
             for peer, once in contenders.items():
-                _settle(once)
-                seconds[peer] += [once() for _ in range(BURST)]
+                in_a_row = once.burst if isinstance(once, TimesItself) else partial(burst, once)
+                seconds[peer] += in_a_row(runs=BURST, settle_s=SETTLE_S)
         return [Sample(peer, tuple(values[:runs])) for peer, values in seconds.items()]
     due = time.monotonic()
     for _ in range(runs):
@@ -100,12 +118,6 @@ def take_turns(contenders: dict[str, Once], *, runs: int, period_s: float, warm_
             due = time.monotonic() + period_s
             seconds[peer].append(once())
     return [Sample(peer, tuple(values)) for peer, values in seconds.items()]
-
-
-def _settle(once: Once) -> None:
-    passed = 0.0
-    while passed < SETTLE_S:
-        passed += once()
 
 
 def pss_kib(pid: int) -> int:

@@ -75,7 +75,7 @@ class Cloison(Peer):
 
 
 class Sdk:
-    """Ours, in process: one living Python that runs on demand and says how long it took."""
+    """Ours, in process: one living Python that runs on demand and says how long it took (`measure.TimesItself`)."""
 
     def __init__(self, engine: Cloison) -> None:
         worker = str(PROJECT / "bench" / "sdk_worker.py")
@@ -83,13 +83,16 @@ class Sdk:
             [sys.executable, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=engine.environ
         )
 
-    def once(self) -> float:
+    def __call__(self) -> float:
+        return self.burst(runs=1, settle_s=0.0)[0]
+
+    def burst(self, *, runs: int, settle_s: float) -> list[float]:
         assert self.process.stdin and self.process.stdout
-        print("run", file=self.process.stdin, flush=True)
+        print(runs, settle_s, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError("the SDK worker ended")
-        return float(answer)
+        return [float(word) for word in answer.split()]
 
     def stop(self) -> None:
         if self.process.stdin:
