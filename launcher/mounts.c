@@ -92,22 +92,99 @@ static unsigned long mount_flags(uint64_t attributes)
 	return flags;
 }
 
-/* mount(2) replaces all flags of a mount, so the present ones must be given again; it cannot go deep. */
-static int legacy_attributes(struct launch *l, int fd, const struct attributes *a)
+/* mount(2) replaces all flags of a mount, so the present ones must be given again. */
+static int remount(struct launch *l, int fd, uint64_t set, uint64_t clear)
 {
 	struct statfs fs;
 	char path[40];
 	unsigned long flags;
 
-	if (a->deep_set || a->deep_clear)
-		return refuse(l, ENOSYS, "mount_setattr", "recursive");
 	if (fstatfs(fd, &fs) < 0)
 		return fail(l, "fstatfs", "");
 	flags = (unsigned long)fs.f_flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME);
-	flags = (flags & ~mount_flags(a->clear)) | mount_flags(a->set);
+	flags = (flags & ~mount_flags(clear)) | mount_flags(set);
 	if (mount(NULL, fd_path(path, fd), NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0)
 		return fail(l, "mount", "remount");
 	return 0;
+}
+
+/* Undoes the octal escapes of proc(5), in place. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (; *text; text++) {
+		if (*text == '\\' && text[1] && text[2] && text[3]) {
+			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			text += 3;
+		} else {
+			*to++ = *text;
+		}
+	}
+	*to = 0;
+}
+
+/* One line of mountinfo: its mount point is the fifth word. What a link would lead to, or is no mount, is an error. */
+static int remount_if_below(struct launch *l, char *line, const char *base, const struct attributes *a)
+{
+	size_t length = strlen(base);
+	int fd, result;
+
+	for (int i = 0; i < 4; i++) {
+		line = strchr(line, ' ');
+		if (!line)
+			return refuse(l, EINVAL, "read", "/proc/self/mountinfo");
+		line++;
+	}
+	line[strcspn(line, " ")] = 0;
+	unescape(line);
+	if (strncmp(line, base, length) || line[length] != '/')
+		return 0;
+	fd = sys_openat2(AT_FDCWD, line, O_PATH | O_CLOEXEC, RESOLVE_NO_SYMLINKS);
+	if (fd < 0)
+		return fail(l, "openat2", line);
+	result = remount(l, fd, a->deep_set, a->deep_clear);
+	close(fd);
+	return result;
+}
+
+/* mount(2) cannot go deep: every mount below the attached one at `fd`, by its name. */
+static int remount_below(struct launch *l, int fd, const struct attributes *a)
+{
+	static char text[65536];
+	char path[40], base[PATH_MAX];
+	ssize_t n = readlink(fd_path(path, fd), base, sizeof base - 1);
+	int table = n < 0 ? -1 : open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC), result = 0;
+	size_t used = 0;
+
+	if (table < 0)
+		return fail(l, "open", "/proc/self/mountinfo");
+	base[n] = 0;
+	while (!result && (n = read(table, text + used, sizeof text - 1 - used)) > 0) {
+		char *line = text, *end;
+
+		used += (size_t)n;
+		text[used] = 0;
+		while (!result && (end = strchr(line, '\n'))) {
+			*end = 0;
+			result = remount_if_below(l, line, base, a);
+			line = end + 1;
+		}
+		used -= (size_t)(line - text);
+		memmove(text, line, used);
+	}
+	close(table);
+	if (!result && (n < 0 || used)) /* a line that is longer than the buffer must not pass for the end */
+		return refuse(l, n < 0 ? errno : E2BIG, "read", "/proc/self/mountinfo");
+	return result;
+}
+
+static int legacy_attributes(struct launch *l, int fd, const struct attributes *a)
+{
+	if ((a->deep_set || a->deep_clear) &&
+		(remount(l, fd, a->deep_set, a->deep_clear) < 0 || remount_below(l, fd, a) < 0))
+		return -1;
+	return a->set || a->clear ? remount(l, fd, a->set, a->clear) : 0;
 }
 
 /* On a mount by its root's descriptor; when mount_setattr is missing the mount must be attached already. */
@@ -116,6 +193,8 @@ int set_attributes(struct launch *l, int fd, const struct attributes *a)
 	struct mount_attributes shallow = { .set = a->set, .clear = a->clear };
 	struct mount_attributes deep = { .set = a->deep_set, .clear = a->deep_clear };
 
+	if (l->legacy)
+		return legacy_attributes(l, fd, a);
 	if ((a->deep_set || a->deep_clear) && sys_mount_setattr(fd, TREE_RECURSIVE, &deep) < 0)
 		return errno == ENOSYS ? legacy_attributes(l, fd, a) : fail(l, "mount_setattr", "recursive");
 	if ((a->set || a->clear) && sys_mount_setattr(fd, 0, &shallow) < 0)

@@ -241,7 +241,7 @@ int op_mask(struct launch *l, const struct op *op)
 int op_readonly_path(struct launch *l, const struct op *op)
 {
 	struct mount_attributes private = { .propagation = MS_PRIVATE, .set = ATTRIBUTE_RDONLY };
-	const struct attributes readonly = { .set = ATTRIBUTE_RDONLY };
+	const struct attributes readonly = { .deep_set = ATTRIBUTE_RDONLY };
 	int target = existing(l, op->arg[0]), tree = -1, result = 0;
 
 	if (target < 0)

@@ -261,7 +261,7 @@ static int target_like(struct launch *l, int source, const char *path)
 /* Attributes before the mount appears where that is possible, so that nobody inside ever sees it without them. */
 static int place(struct launch *l, int tree, int target, const char *path, const struct attributes *a)
 {
-	bool late = sys_mount_setattr(tree, 0, &(struct mount_attributes){ 0 }) < 0 && errno == ENOSYS;
+	bool late = l->legacy || (sys_mount_setattr(tree, 0, &(struct mount_attributes){ 0 }) < 0 && errno == ENOSYS);
 
 	if (!late && set_attributes(l, tree, a) < 0)
 		return -1;

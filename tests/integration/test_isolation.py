@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,44 @@ def test_no_mount_of_the_host_is_visible(cloison: Cloison, busybox_image: str) -
     assert mounts[0] == "/"
     allowed = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
     assert [m for m in mounts[1:] if not m.startswith(allowed)] == []
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host with a file system mounted below it."""
+    below = tmp_path / "tree" / "below"
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid", "tmpfs", str(below)], check=True)
+    yield tmp_path / "tree"
+    subprocess.run(["umount", str(below)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (["-v", "{}:/t:ro"], []),
+        (["-v", "{}:/t:ro,rslave"], []),
+        (["--mount", "type=bind,source={},target=/t,readonly"], []),
+        (["--mount", "type=bind,source={},target=/t,readonly,bind-recursive=readonly,bind-propagation=rprivate"], []),
+        (["--mount", "type=bind,source={},target=/t,readonly,bind-recursive=writable"], ["below/x"]),
+        (["-v", "{}:/t"], ["below/x", "x"]),
+    ],
+)
+def test_a_read_only_volume_is_read_only_below_too(
+    cloison: Cloison, busybox_image: str, tree: Path, words: list[str], made: list[str]
+) -> None:
+    flags = [word.format(tree) for word in words]
+    script = "touch /t/x /t/below/x 2>/dev/null; mount -o remount,rw /t/below; touch /t/below/x; true"
+    inside(cloison, busybox_image, script, *flags)
+    assert sorted(str(path.relative_to(tree)) for path in tree.rglob("x")) == made
+
+
+def test_a_bind_that_is_not_recursive_leaves_out_what_is_mounted_below(
+    cloison: Cloison, busybox_image: str, tree: Path
+) -> None:
+    (tree / "below" / "file").touch()
+    mount = f"type=bind,source={tree},target=/t,readonly,bind-recursive=disabled"
+    assert inside(cloison, busybox_image, "ls /t/below", "--mount", mount) == ""
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])

@@ -169,14 +169,25 @@ def test_binds_make_their_targets_and_carry_their_attributes(
     assert {"ro", "noexec"} <= mount_options(output, "/ro")
 
 
-def test_a_recursive_attribute_goes_for_what_is_mounted_below(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy", LEGACY)
+@pytest.mark.parametrize("how", [("readonly-path", "/a"), ("bind", "{root}/a", "/b", 1, "rro", "")])
+def test_a_recursive_attribute_goes_for_what_is_mounted_below(
+    world: World, tmp_path: Path, how: Operation, legacy: list[Operation]
+) -> None:
     (tmp_path / "data").mkdir()
+    staged = [str(word).replace("{root}", world.staging) for word in how]
     inner: list[Operation] = [
         ("bind", str(tmp_path / "data"), "/a", 1, "", ""),
-        ("mount", "tmpfs", "t", "/a/below", ""), ("readonly-path", "/a"),
+        ("mount", "tmpfs", "t", "/a/below", ""), ("mount", "tmpfs", "t", "/a/below/two words", "nosuid"),
+        ("mount", "tmpfs", "t", "/ab", ""), tuple(staged),
     ]  # fmt: skip
-    _, output = world.run("touch", "/a/below/x", extra=inner)
-    assert "Read-only file system" in output
+    read_only = "/a" if how[0] == "readonly-path" else "/b"
+    script = f"""touch {read_only}/below/x; touch "{read_only}/below/two words/x"; touch {read_only}/x; touch /ab/x
+                 cat /proc/mounts"""
+    _, output = world.run("sh", "-c", script, before=legacy, extra=inner)
+    assert output.count("Read-only file system") == 3, output
+    assert {"ro", "nosuid"} <= mount_options(output, f"{read_only}/below/two\\040words")
+    assert "rw" in mount_options(output, "/ab")
 
 
 def test_a_bind_by_descriptor_works_for_a_detached_tree(world: World, tmp_path: Path) -> None:

@@ -258,6 +258,14 @@ def test_a_bad_port_is_refused(line: Line, text: str) -> None:
             type="bind", source="/a", target="/b", read_only=True)),
         (["--mount", "type=bind,source=/a,target=/b,bind-recursive=disabled,bind-propagation=slave"], MountRequest(
             type="bind", source="/a", target="/b", recursive=False, propagation="slave")),
+        (["-v", "/a:/b:rro"], MountRequest(
+            type="bind", source="/a", target="/b", create_source=True, read_only=True)),
+        (["--mount", "type=bind,source=/a,target=/b,ro,bind-recursive=writable"], MountRequest(
+            type="bind", source="/a", target="/b", read_only=True, writable_below=True)),
+        (["--mount", "type=bind,source=/a,target=/b,ro,bind-propagation=rprivate,bind-recursive=readonly"],
+         MountRequest(type="bind", source="/a", target="/b", read_only=True, propagation="rprivate")),
+        (["--mount", "type=bind,source=/a,target=/b,bind-nonrecursive"], MountRequest(
+            type="bind", source="/a", target="/b", recursive=False)),
         (["--mount", "target=/b"], MountRequest(type="volume", target="/b")),
         (["--mount", "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770"], MountRequest(
             type="tmpfs", target="/t", options=("size=1048576", "mode=1770"))),
@@ -287,6 +295,10 @@ def test_mounts_are_understood(line: Line, words: list[str], mount: MountRequest
         (["--mount", "type=tmpfs,source=a,target=/b"], "must not be specified"),
         (["--mount", "target=/b,bind-propagation=slave"], "cannot mix"),
         (["--mount", "target=/b,readonly=perhaps"], "invalid value for readonly"),
+        (["--mount", "target=/b,bind-recursive=enabled"], "cannot mix"),
+        (["--mount", "type=bind,source=/a,target=/b,bind-recursive=yes"], "enabled, disabled, writable, readonly"),
+        (["--mount", "type=bind,source=/a,target=/b,bind-recursive=writable"], "requires 'readonly'"),
+        (["--mount", "type=bind,source=/a,target=/b,ro,bind-recursive=readonly"], "bind-propagation=rprivate"),
         (["--mount", 'target="/b'], "bare quote"),
         (["-v", "/a:/c", "--tmpfs", "/c"], "duplicate mount point: /c"),
     ],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 # Labels of SELinux and hints of macOS: without effect where there is neither, so docker takes them everywhere
 _NO_EFFECT = frozenset(("rw", "z", "Z", "consistent", "cached", "delegated", "rbind"))
+_RECURSIONS = ("enabled", "disabled", "writable", "readonly")
 _NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -49,7 +50,7 @@ def parse_volume(text: str) -> MountRequest:
 def _volume_options(text: str, whole: str) -> dict[str, Any]:
     found: dict[str, Any] = {"read_only": False, "propagation": "", "words": ()}
     for word in filter(None, text.split(",")):
-        if word in ("ro", "readonly"):
+        if word in ("ro", "rro", "readonly"):
             found["read_only"] = True
         elif word in PROPAGATIONS:
             found["propagation"] = word
@@ -103,9 +104,11 @@ def parse_mount(text: str) -> MountRequest:
         raise ValueError("source is required when specifying a bind mount")
     if kind == "tmpfs" and values.get("source"):
         raise ValueError('invalid mount config for type "tmpfs": field Source must not be specified')
-    for key, owner in (("propagation", "bind"), ("create_source", "bind"), ("recursive", "bind")):
-        if key in values and kind != owner:
+    for key in ("propagation", "create_source", "recursive"):
+        if key in values and kind != "bind":
             raise ValueError(f"cannot mix 'bind-*' options with mount type '{kind}'")
+    if "recursive" in values:
+        values.update(_recursion(values))
     if kind == "bind" and values["source"].startswith("."):
         values["source"] = os.path.abspath(values["source"])
     if kind == "bind" and not values["source"].startswith("/"):
@@ -118,12 +121,24 @@ def parse_mount(text: str) -> MountRequest:
     return MountRequest(**values)
 
 
+def _recursion(values: dict[str, Any]) -> dict[str, Any]:
+    """What ``bind-recursive`` says; ``enabled`` never falls back to writable mounts, so ``readonly`` adds nothing."""
+    wanted, missing = values["recursive"], ""
+    if wanted in ("writable", "readonly") and not values.get("read_only"):
+        missing = "readonly"
+    elif wanted == "readonly" and values.get("propagation") != "rprivate":
+        missing = "bind-propagation=rprivate"
+    if missing:
+        raise ValueError(f"option 'bind-recursive={wanted}' requires '{missing}' to be specified in conjunction")
+    return {"recursive": wanted != "disabled", "writable_below": wanted == "writable"}
+
+
 def _mount_field(values: dict[str, Any], field: str) -> None:
     key, equals, value = field.partition("=")
     if key != key.strip() or value != value.strip():
         raise ValueError(f"invalid option '{key}' in '{field}': option should not have whitespace")
     key = key.lower()
-    if not equals and key not in ("readonly", "ro", "bind-create-src", "volume-nocopy"):
+    if not equals and key not in ("readonly", "ro", "bind-create-src", "bind-nonrecursive", "volume-nocopy"):
         raise ValueError(f"invalid field '{field}' must be a key=value pair")
     if key == "type":
         values["type"] = value.lower()
@@ -142,9 +157,11 @@ def _mount_field(values: dict[str, Any], field: str) -> None:
     elif key == "bind-create-src":
         values["create_source"] = _truth(key, value if equals else "true")
     elif key == "bind-recursive":
-        if value not in ("enabled", "disabled"):
-            raise ValueError(f"invalid value for bind-recursive: {value} (there are enabled and disabled)")
-        values["recursive"] = value == "enabled"
+        if value not in _RECURSIONS:
+            raise ValueError(f"invalid value for bind-recursive: {value} (there are {', '.join(_RECURSIONS)})")
+        values["recursive"] = value
+    elif key == "bind-nonrecursive":
+        values["recursive"] = "disabled" if _truth(key, value if equals else "true") else "enabled"
     elif key != "consistency":
         _option_field(values, key, value=value, given=bool(equals))
 

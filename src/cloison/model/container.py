@@ -89,7 +89,8 @@ class MountRequest(Record):
     read_only: bool = False
     create_source: bool = False  # -v makes a missing host directory, --mount does not
     propagation: str = ""  # "" is rprivate
-    recursive: bool = True
+    recursive: bool = True  # what is mounted below the source comes along
+    writable_below: bool = False  # a read-only mount leaves what is mounted below it as it is
     options: tuple[str, ...] = ()  # for tmpfs: size=, mode= …
 
 

@@ -121,8 +121,15 @@ def _volume(data_root: str, name: str) -> str:
 
 def _bind(request: MountRequest, source: str, *extra: str) -> Mount:
     words = ["rbind" if request.recursive else "bind", request.propagation or "rprivate", *extra]
-    words.append("ro" if request.read_only else "rw")
+    words.append(_access(request))
     return Mount(type="bind", source=source, target=os.path.normpath(request.target), options=tuple(words))
+
+
+def _access(request: MountRequest) -> str:
+    """Read-only means all of it: what is mounted below would be a hole in the wall (Docker does so since 25)."""
+    if not request.read_only:
+        return "rw"
+    return "rro" if request.recursive and not request.writable_below else "ro"
 
 
 def _tmpfs(request: MountRequest) -> Mount:
