@@ -20,7 +20,8 @@ AS_ROOT := $(if $(SUDO),sudo env PYTHONDONTWRITEBYTECODE=1 PATH="$$PATH",)
 RUN_PACKAGES   := iproute2:ip nftables:nft procps:ps
 TEST_PACKAGES  := $(RUN_PACKAGES) busybox-static:/bin/busybox strace:strace docker-registry:docker-registry \
                   skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap musl-tools:musl-gcc fuse-overlayfs:fuse-overlayfs \
-                  btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs libarchive-tools:bsdtar
+                  btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs libarchive-tools:bsdtar docker.io:dockerd containerd:ctr \
+                  podman:podman buildah:buildah
 GUEST_PACKAGES := qemu-system-x86:qemu-system-x86_64 mmdebstrap:mmdebstrap e2fsprogs:mkfs.ext4 \
                   busybox-static:/bin/busybox
 BENCH_PACKAGES := $(RUN_PACKAGES) busybox-static:/bin/busybox runc:runc crun:crun podman:podman docker.io:docker \

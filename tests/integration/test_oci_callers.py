@@ -228,6 +228,19 @@ def test_an_image_is_built(podman: Engine, home: Path) -> None:
     assert podman.ok(*RUN, "made", "cat", "/made") == "built"
 
 
+def test_buildah_runs_what_it_builds_with(podman: Engine, home: Path) -> None:
+    needs("buildah")
+    store = ["--root", str(home / "podman"), "--runroot", str(home / "buildah"), "--storage-driver", "vfs"]
+    buildah = Engine("buildah", *store)
+    made = buildah.ok("from", "--pull-never", "box")
+    run = ("run", "--runtime", str(home / "cloison-oci"), "--isolation", "oci", made)
+    try:
+        assert buildah.ok(*run, "sh", "-c", "echo $$; readlink /proc/1/exe").split() == ["1", "/bin/busybox"]
+        assert buildah(*run, "sh", "-c", "exit 9").returncode == 9
+    finally:
+        buildah.ok("rm", made)
+
+
 def test_containerd_runs_execs_pauses_and_kills(home: Path, root_tar: Path) -> None:
     needs("containerd", "ctr")
     run = Path(tempfile.mkdtemp(prefix="cloison-c", dir="/run"))

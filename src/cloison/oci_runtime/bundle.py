@@ -9,9 +9,10 @@ from cloison.linux.capabilities import mask_of
 from cloison.model.record import Record
 from cloison.oci.config_json import Config, parse_config
 from cloison.oci.runtime import Capabilities, DeviceRule, Spec
+from cloison.oci_runtime.documents import read_document
 from cloison.runtime.process import UNCONFINED, Filter
 from cloison.store.atomic import read_file
-from cloison.store.json import dumps, loads
+from cloison.store.json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from cloison.oci_runtime.agent import Agent
 
 _MAX_PASSWD = 4 << 20
-_MAX_CONFIG = 16 << 20
 # crun's annotations
 _OUR_MOUNTS = "/proc/self/ns/mnt"
 _FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
@@ -41,28 +41,13 @@ def read_bundle(directory: str, *, config_path: str = "") -> Bundle:
     """Raises: NotFound, InvalidArgument with the place of the fault, Unsupported."""
     path = os.path.abspath(config_path or f"{directory}/config.json")
     directory = os.path.abspath(directory)
-    try:
-        text = read_file(path, limit=_MAX_CONFIG)
-    except FileNotFoundError as err:
-        raise NotFound(f"cannot read {path}", why="no such file or directory", hint="is this a bundle?") from err
-    except (OSError, ValueError) as err:
-        why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
-        raise InvalidArgument(f"cannot read {path}", why=why) from err
-    config = parse_config(parse(text, name="config.json"), bundle=directory)
+    text, document = read_document(path, name="config.json")
+    config = parse_config(document, bundle=directory)
     root = config.spec.root.mount.source
     if not os.path.isdir(root):
         why = "not a directory" if os.path.exists(root) else "no such file or directory"
         raise NotFound(f"cannot use root.path {root}", why=why)
     return Bundle(directory=directory, text=text, config=config)
-
-
-def parse(text: bytes, *, name: str) -> object:
-    """One JSON document. Raises: InvalidArgument."""
-    try:
-        return loads(text)
-    except ValueError as err:
-        why = "it is not UTF-8" if isinstance(err, UnicodeDecodeError) else str(err)
-        raise InvalidArgument(f"invalid {name}", why=why) from err
 
 
 def complete(config: Config, *, container_id: str) -> Spec:

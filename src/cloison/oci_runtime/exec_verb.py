@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from cloison.errors import Conflict, InvalidArgument
 from cloison.linux.capabilities import ALL, CAPABILITIES, normalise
 from cloison.oci.config_json import Labels, parse_process
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from cloison.oci.runtime import Capabilities
     from cloison.oci_runtime.containers import Container
 
-_MAX_PROCESS = 16 << 20
 _FAILED = 255  # runc's exit status of an exec that could not be made
 
 
@@ -113,15 +110,9 @@ def _labels(call: Call, base: Labels) -> Labels:
 
 
 def _process_fields(path: str) -> Fields:
-    from cloison.oci_runtime.bundle import parse
-    from cloison.store.atomic import read_file
+    from cloison.oci_runtime.documents import read_document
 
-    try:
-        text = read_file(os.path.abspath(path), limit=_MAX_PROCESS)
-    except (OSError, ValueError) as err:
-        why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
-        raise InvalidArgument(f"cannot read {path}", why=why) from err
-    return Fields(parse(text, name="process file"), document="process file")
+    return Fields(read_document(path, name="process file")[1], document="process file")
 
 
 def _user(call: Call, base: User) -> User:

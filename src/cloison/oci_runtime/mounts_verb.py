@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from cloison.oci.runtime import Linux
     from cloison.runtime.plan import Op
 
-_MAX_MOUNTS = 16 << 20
-
 
 def _mounts(call: Call) -> int:
     from cloison.oci_runtime.trees import Trees
@@ -55,15 +53,9 @@ def _mounts(call: Call) -> int:
 
 
 def _read(path: str, *, bundle: str, linux: Linux) -> tuple[Mount, ...]:
-    from cloison.oci_runtime.bundle import parse
-    from cloison.store.atomic import read_file
+    from cloison.oci_runtime.documents import read_document
 
-    try:
-        text = read_file(os.path.abspath(path), limit=_MAX_MOUNTS)
-    except (OSError, ValueError) as err:
-        why = os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)
-        raise InvalidArgument(f"cannot read {path}", why=why) from err
-    fields = Fields({"mounts": parse(text, name="mounts file")}, document="mounts file")
+    fields = Fields({"mounts": read_document(path, name="mounts file")[1]}, document="mounts file")
     return fields.objects("mounts", lambda mount: parse_mount(mount, bundle=bundle, linux=linux), limit=4096)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 from cloison.errors import Conflict, InvalidArgument
 from cloison.linux import cgroups
 from cloison.model.container import Resources
 from cloison.oci.config_resources import parse_resources
 from cloison.oci.fields import Fields
-from cloison.oci_runtime.bundle import parse
 from cloison.oci_runtime.containers import Containers
+from cloison.oci_runtime.documents import read_document
 from cloison.oci_runtime.options import Call, Verb
 
-_MAX_BYTES = 4 << 20
 # option -> where its value stands in the document
 _NUMBERS = {
     "blkio-weight": ("blockIO", "weight"), "cpu-period": ("cpu", "period"), "cpu-quota": ("cpu", "quota"),
@@ -47,20 +44,8 @@ def _update(call: Call) -> int:
 def _resources(call: Call) -> Resources:
     """``--resources`` is the whole of it; options are for those who do without."""
     path = call.text("resources")
-    document = parse(_read(path), name="resources") if path else _from_options(call)
+    document = read_document(path, name="resources")[1] if path else _from_options(call)
     return parse_resources(Fields(document, document="resources"))
-
-
-def _read(path: str) -> bytes:
-    try:
-        fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        pieces, size = [], 0
-        while (piece := os.read(fd, 1 << 16)) and size <= _MAX_BYTES:
-            pieces.append(piece)
-            size += len(piece)
-    except OSError as err:
-        raise InvalidArgument(f"cannot read {path}", why=os.strerror(err.errno or 0).lower()) from err
-    return b"".join(pieces)
 
 
 def _from_options(call: Call) -> dict[str, dict[str, object]]:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_SPACE = " \t\n\r"
+
+
 class _Context:
     """What ``_json.make_scanner`` reads from a ``json.JSONDecoder``."""
 
@@ -50,19 +53,29 @@ else:
 
     def loads(text: str | bytes) -> Any:
         """Parse one JSON document. Raises: ValueError."""
-        document = text.decode() if isinstance(text, bytes) else text
-        document = document.strip(" \t\n\r")
+        document = (text.decode() if isinstance(text, bytes) else text).rstrip(_SPACE)
         try:
-            value, end = _scan(document, 0)
-        except (
-            StopIteration,
-            RecursionError,
-            SystemError,
-        ) as err:  # SystemError: json.decoder is not loaded to raise its own
-            raise ValueError("not a JSON document") from err
+            value, end = _scan(document, len(document) - len(document.lstrip(_SPACE)))
+        except (StopIteration, RecursionError, SystemError, ValueError) as err:
+            # SystemError: json.decoder is not loaded to raise its own error; where it is, that is a ValueError
+            if isinstance(err, ValueError) and not hasattr(err, "lineno"):
+                raise
+            raise ValueError(_fault(document)) from err
         if end != len(document):
             raise ValueError(f"something follows the JSON document at character {end}")
         return value
+
+    def _fault(document: str) -> str:
+        """What is wrong, and where; it costs the import that was saved, once."""
+        import json
+
+        try:
+            json.loads(document)
+        except json.JSONDecodeError as err:
+            return f"not a JSON document: {err.msg.lower().removesuffix(' at')}, line {err.lineno}, column {err.colno}"
+        except RecursionError:
+            return "not a JSON document: nested too deeply"
+        return "not a JSON document"
 
     def dumps(value: Any) -> str:
         """Render a value of dicts, lists, strings, numbers, booleans and None."""
