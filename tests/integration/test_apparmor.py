@@ -1,4 +1,4 @@
-"""AppArmor: the profile that a bundle or an exec names confines the command, and nothing else."""
+"""AppArmor: the profile that a bundle, a run or an exec names confines the command, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import Cloison
 from oci_bundle import Door
 
 ENABLED = Path("/sys/module/apparmor/parameters/enabled")
@@ -78,3 +79,34 @@ def test_a_container_whose_profile_lets_no_signal_in_can_be_deleted(bundle: Door
 def test_a_profile_that_is_not_loaded_is_an_error(bundle: Door) -> None:
     bundle.write("true", apparmorProfile="cloison-no-such-profile")
     assert "cannot apply the security label 'exec cloison-no-such-profile'" in bundle.fails("create", "t-armor")
+
+
+OPTION = ("--security-opt", "apparmor=cloison-test")
+RUN = ("run", "--rm", "--network", "none")
+
+
+def test_run_puts_the_command_under_its_profile(
+    cloison: Cloison, busybox_image: str, profiles: tuple[str, str]
+) -> None:
+    assert cloison.ok(*RUN, *OPTION, busybox_image, "cat", "/proc/self/attr/current") == "cloison-test (enforce)"
+    denied = cloison(*RUN, *OPTION, busybox_image, "sh", "-c", "touch /forbidden")
+    assert "Permission denied" in denied.stderr
+    unconfined = (*RUN, "--security-opt", "apparmor=unconfined", busybox_image, *READ)
+    assert cloison(*unconfined).stdout == "unconfined\n"
+
+
+def test_what_is_executed_in_a_container_has_its_profile(
+    cloison: Cloison, busybox_image: str, profiles: tuple[str, str]
+) -> None:
+    cloison.ok("run", "-d", "--name", "armed", "--network", "none", *OPTION, busybox_image, "sleep", "300")
+    assert cloison.inspect("armed")["AppArmorProfile"] == "cloison-test"
+    assert cloison.ok("exec", "armed", "cat", "/proc/self/attr/current") == "cloison-test (enforce)"
+    assert cloison.ok("exec", "--privileged", "armed", "cat", "/proc/self/attr/current") == "unconfined"
+    cloison.ok("rm", "-f", "armed")
+
+
+def test_run_refuses_a_profile_that_is_not_loaded(cloison: Cloison, busybox_image: str) -> None:
+    refused = cloison(*RUN, "--security-opt", "apparmor=cloison-no-such-profile", busybox_image, "true")
+    assert refused.returncode == 125
+    assert "cannot apply the security label 'exec cloison-no-such-profile'" in refused.stderr
+    assert cloison.ok("ps", "-aq") == ""

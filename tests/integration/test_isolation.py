@@ -229,3 +229,12 @@ def test_the_hosts_loopback_is_not_reachable_without_a_network(cloison: Cloison,
             str(port),
         ]
         assert "refused" not in cloison(*run).stderr
+
+
+@pytest.mark.skipif(Path("/sys/module/apparmor").exists(), reason="this kernel has AppArmor: see test_apparmor.py")
+def test_a_profile_is_refused_where_nothing_would_enforce_it(cloison: Cloison, busybox_image: str) -> None:
+    run = ["run", "--rm", "--network", "none", "--security-opt"]
+    refused = cloison(*run, "apparmor=web", busybox_image, "true")
+    assert refused.returncode == 125
+    assert "cannot apply the AppArmor profile 'web': this kernel runs without AppArmor" in refused.stderr
+    assert cloison(*run, "apparmor=unconfined", busybox_image, "true").returncode == 0

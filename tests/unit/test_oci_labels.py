@@ -9,8 +9,8 @@ import pytest
 from cloison.model.mount import Mount
 from cloison.oci.config_json import Labels
 from cloison.oci.runtime import Process
-from cloison.oci_runtime.labels import Modules, exec_labels, labelled, read_modules
 from cloison.runtime.facts import HostFacts
+from cloison.runtime.labels import Modules, exec_labels, labelled, read_modules
 from cloison.runtime.process import Filter, plan_command
 
 LABEL = "system_u:system_r:container_t:s0:c1,c2"

@@ -33,6 +33,7 @@ def container_document(record: ContainerRecord) -> dict[str, object]:
         "RestartCount": 0,
         "Driver": "overlay",
         "Platform": spec.platform or "linux",
+        "AppArmorProfile": spec.apparmor,
         "HostConfig": _host_config(spec),
         "Mounts": [_mount(mount) for mount in spec.mounts],
         "Config": _config(record),
@@ -162,6 +163,8 @@ def _security(spec: ContainerSpec) -> list[str] | None:
     options = ["no-new-privileges"] if spec.no_new_privileges else []
     if spec.seccomp != "default":
         options.append(f"seccomp={'unconfined' if spec.seccomp == 'unconfined' else 'profile'}")
+    if spec.apparmor:
+        options.append(f"apparmor={spec.apparmor}")
     if spec.unmask:
         options.append("systempaths=unconfined")
     return options or None

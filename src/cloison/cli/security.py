@@ -26,19 +26,22 @@ def security_fields(call: Call) -> dict[str, Any]:
             fields["no_new_privileges"] = _TRUTH[value]
         elif key == "seccomp" and value:
             fields["seccomp"] = _profile(value)
+        elif key == "apparmor" and value and value.isprintable():
+            fields["apparmor"] = value
         elif key == "systempaths" and value == "unconfined":
             fields["unmask"] = True
-        elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable")):
+        elif (key, value) != ("label", "disable"):
             _refuse(option, key)
     return fields
 
 
 def _refuse(option: str, key: str) -> None:
-    if key in ("apparmor", "label", "writable-cgroups"):
+    if key in ("label", "writable-cgroups"):
         raise Unsupported(f"--security-opt {option} is not supported yet")
     raise InvalidArgument(
         f"invalid --security-opt: {option!r}",
-        hint="there are seccomp=FILE|unconfined, no-new-privileges[=false] and systempaths=unconfined",
+        hint="there are seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, no-new-privileges[=false] and "
+        "systempaths=unconfined",
     )
 
 

@@ -152,6 +152,7 @@ def build_spec(
             rlimits=defaults.rlimits(spec.ulimits),
             no_new_privileges=spec.no_new_privileges and not spec.privileged,
             oom_score_adj=spec.resources.oom_score_adj,
+            exec_labels=_exec_labels(spec),
         ),
         root=Root(mount=root, readonly=spec.read_only),
         hostname="" if spec.uts_mode == "host" else hostname,
@@ -172,6 +173,8 @@ def build_exec(
     base = record.replace(env=merge_env(record.env, spec.env), user=spec.user or record.user)
     identity = _identity(base, settings=settings, groups=() if spec.user else record.spec.groups)
     rights = record.spec.replace(privileged=record.spec.privileged or spec.privileged)
+    if spec.privileged and rights.apparmor:
+        rights = rights.replace(apparmor="unconfined")
     capabilities = _capabilities(rights, facts=facts, uid=identity.uid)
     process = Process(
         args=spec.command,
@@ -184,6 +187,7 @@ def build_exec(
         rlimits=defaults.rlimits(record.spec.ulimits),
         no_new_privileges=rights.no_new_privileges and not rights.privileged,
         oom_score_adj=record.spec.resources.oom_score_adj,
+        exec_labels=_exec_labels(rights),
     )
     return process, _filter(rights, capabilities, settings=settings)
 
@@ -216,6 +220,21 @@ def _filter(spec: ContainerSpec, capabilities: Capabilities, *, settings: Settin
         flags = _flags(spec.seccomp)
     with open(path, "rb") as file:
         return Filter(program=file.read(), flags=flags)
+
+
+def _exec_labels(spec: ContainerSpec) -> tuple[tuple[str, str], ...]:
+    """Raises: Unsupported where a profile would confine nothing; docker passes over it, runc does not."""
+    if not spec.apparmor:
+        return ()
+    from cloison.runtime.labels import apparmor_label, read_modules
+
+    modules = read_modules()
+    if not modules.apparmor and spec.apparmor != "unconfined":
+        raise Unsupported(
+            f"cannot apply the AppArmor profile {spec.apparmor!r}", why="this kernel runs without AppArmor",
+            hint="leave --security-opt apparmor=… out, or boot with the kernel's words apparmor=1 security=apparmor",
+        )  # fmt: skip
+    return apparmor_label(spec.apparmor, modules)
 
 
 def _flags(profile: str) -> int:

@@ -122,6 +122,7 @@ class ContainerSpec(Record):
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = True
     seccomp: str = "default"  # default, unconfined, or the text of a profile in Docker's JSON format
+    apparmor: str = ""  # name of a loaded profile; "" keeps ours, unconfined leaves it
     unmask: bool = False  # --security-opt systempaths=unconfined
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: Mapping[str, str] = {}

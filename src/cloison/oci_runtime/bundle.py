@@ -53,8 +53,8 @@ def read_bundle(directory: str, *, config_path: str = "") -> Bundle:
 def complete(config: Config, *, container_id: str) -> Spec:
     """The spec with default devices, device rules and a control group. Raises: Unsupported."""
     from cloison.oci_runtime.fitting import fit_mounts, fit_root, with_mappings
-    from cloison.oci_runtime.labels import exec_labels, labelled, read_modules
     from cloison.runtime import defaults
+    from cloison.runtime.labels import exec_labels, labelled, read_modules
 
     modules = read_modules()
     spec = fit_root(fit_mounts(config.spec.replace(linux=with_mappings(_in_some_mounts(config.spec.linux)))))

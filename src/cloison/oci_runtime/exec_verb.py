@@ -8,8 +8,8 @@ from cloison.oci.config_json import Labels, parse_process
 from cloison.oci.fields import Fields
 from cloison.oci.runtime import Process, User
 from cloison.oci_runtime.containers import Containers
-from cloison.oci_runtime.labels import exec_labels, read_modules
 from cloison.oci_runtime.options import Call, Verb
+from cloison.runtime.labels import exec_labels, read_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

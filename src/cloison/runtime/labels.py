@@ -39,12 +39,15 @@ def read_modules(*, sys: str = "/sys", proc: str = "/proc") -> Modules:
 
 def exec_labels(labels: Labels, modules: Modules) -> tuple[tuple[str, str], ...]:
     """(file, what is written to it) before the command is executed."""
-    found = []
-    if modules.apparmor and labels.apparmor_profile:
-        found.append((modules.apparmor, f"exec {labels.apparmor_profile}"))
+    found = [*apparmor_label(labels.apparmor_profile, modules)]
     if modules.selinux and labels.selinux_label:
         found.append((modules.selinux, labels.selinux_label))
     return tuple(found)
+
+
+def apparmor_label(profile: str, modules: Modules) -> tuple[tuple[str, str], ...]:
+    """The same for AppArmor alone; "" is no profile."""
+    return ((modules.apparmor, f"exec {profile}"),) if modules.apparmor and profile else ()
 
 
 def labelled(mounts: tuple[Mount, ...], *, label: str, modules: Modules) -> tuple[Mount, ...]:
