@@ -58,7 +58,7 @@ def changed(draw: st.DrawFn, document: Any) -> bytes:
         if action == "remove":
             del holder[last]
         elif action == "replace":
-            holder[last] = draw(ODD)
+            holder[last] = copy.deepcopy(draw(ODD))  # the next round may change it
         else:
             for key in draw(st.sampled_from(found)):
                 if not isinstance(document, dict) or key not in document:
