@@ -20,7 +20,7 @@ SECTIONS = (
         "unpause", "wait", "rename", "rm", "diff", "commit", "export",
     )),
     ("Images", ("pull", "push", "images", "rmi", "tag", "untag", "history", "save", "load", "import")),
-    ("Registries", ("login", "logout", "copy", "list-tags")),
+    ("Registries", ("login", "logout", "search", "copy", "list-tags")),
     ("The engine", ("explain", "version", "info")),
 )  # fmt: skip
 

@@ -40,6 +40,7 @@ VERBS: Mapping[str, str] = {
     "copy": "copy COPY",
     "login": "login LOGIN",
     "logout": "login LOGOUT",
+    "search": "search SEARCH",
     "list-tags": "registry LIST_TAGS",
     "explain": "explain EXPLAIN",
     "version": "system VERSION",
@@ -59,7 +60,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "image": {
         "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
         "inspect": "image-inspect", "load": "load", "ls": "images", "list": "images", "prune": "image-prune",
-        "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "tag": "tag", "untag": "untag",
+        "pull": "pull", "push": "push", "rm": "rmi", "remove": "rmi", "save": "save", "search": "search",
+        "tag": "tag", "untag": "untag",
         "mount": "image-mount", "tree": "image-tree",
         "unmount": "image-unmount", "umount": "image-unmount",
     },
@@ -113,6 +115,6 @@ GROUP_SUMMARIES: Mapping[str, str] = {
 
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
-    "build builder buildx compose config context cp events network plugin port prune search secret service "
+    "build builder buildx compose config context cp events network plugin port prune secret service "
     "stack stats swarm top trust update volume".split()
 )

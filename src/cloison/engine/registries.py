@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cloison.errors import InvalidArgument
+from cloison.errors import CloisonError, Denied, InvalidArgument, NotFound, Unsupported
 from cloison.images.reach import Reach
 from cloison.model.reference import is_short, parse_reference
 from cloison.registry.auth import Credentials
-from cloison.registry.listing import list_repositories, list_tags
+from cloison.registry.listing import Hit, list_repositories, list_tags, search_index
 from cloison.registry.referrers import list_referrers
 from cloison.registry.upload import Uploader
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloison.oci.image import Descriptor
 
 DEFAULT_REGISTRY = "docker.io"
+_HUB_INDEX = "index.docker.io"  # answers searches, and has no catalog
 
 
 class Registries:
@@ -76,6 +77,53 @@ class Registries:
             yield from list_repositories(session)
         finally:
             session.close()
+
+    def search(self, text: str, *, limit: int = 25, access: Access | None = None) -> Sequence[Hit]:
+        """Images by a word: at the registry that ``REGISTRY/WORD`` names, else at Docker Hub or where short names are
+        looked for, at most ``limit`` of each. A registry without an index is searched through its catalog.
+
+        Where several are asked, one that does not answer is told to ``warn``. Raises: Denied, NotFound, Unavailable.
+        """
+        reach = self._reach(access)
+        places = reach.search_places(text)
+        found: list[Hit] = []
+        failures: list[CloisonError] = []
+        for domain, term in places:
+            try:
+                found += self._search_one(reach, domain, term, limit=limit)
+            except CloisonError as err:
+                failures.append(err)
+                if len(places) > 1 and self._warn is not None:
+                    self._warn(str(err))
+        if len(failures) == len(places):
+            raise failures[-1]
+        return found
+
+    def _search_one(self, reach: Reach, domain: str, term: str, *, limit: int) -> Sequence[Hit]:
+        is_hub = _domain(domain) == DEFAULT_REGISTRY
+        term = term.removeprefix("library/") if is_hub else term
+        prefix = "" if is_hub else f"{domain}/"
+        if is_hub or term:
+            session = reach.session(_HUB_INDEX if is_hub else domain, root="/v1")
+            try:
+                hits = search_index(session, term, limit=limit)
+                return [hit.replace(name=prefix + hit.name) for hit in hits]
+            except (NotFound, Denied, InvalidArgument, Unsupported):
+                if is_hub:
+                    raise
+            finally:
+                session.close()
+        hits = []
+        session = reach.session(domain, scope="registry:catalog:*")
+        try:
+            for name in list_repositories(session):
+                if term in name:
+                    hits.append(Hit(name=prefix + name))
+                if len(hits) == limit:
+                    break
+        finally:
+            session.close()
+        return hits
 
     def delete(self, text: str, *, access: Access | None = None) -> str:
         """Delete what a reference names: a tag's manifest, with all of its tags, or the manifest of a digest.

@@ -12,7 +12,7 @@ from cloison.images.registries_conf import (
     load_registries_conf,
     prefix_length,
 )
-from cloison.model.reference import is_short, parse_reference
+from cloison.model.reference import DEFAULT_DOMAIN, is_short, parse_reference
 from cloison.model.settings import Access
 from cloison.registry.auth import Credentials
 from cloison.registry.client import RegistryClient
@@ -180,9 +180,24 @@ class Reach:
             endpoint=endpoint, actions=actions, mounts=mounts,
         )  # fmt: skip
 
-    def session(self, domain: str, *, scope: str = "", credentials: Credentials | None = None) -> Session:
+    def search_places(self, text: str) -> Sequence[tuple[str, str]]:
+        """(registry, term) of what a user searches for: that of the name, else those where short names are looked for.
+
+        Raises: Denied when it is blocked.
+        """
+        registry, slash, term = text.removeprefix("docker://").partition("/")
+        if slash and not is_short(f"{registry}/x"):
+            rule = self.rules.rule_for(registry)
+            if rule is not None and rule.blocked:
+                raise Denied(f"registry {registry} is blocked", why=f"registries.conf blocks {rule.prefix}")
+            return [(registry, term)]
+        return [(registry, text) for registry in self.names.search or (DEFAULT_DOMAIN,)]
+
+    def session(
+        self, domain: str, *, scope: str = "", credentials: Credentials | None = None, root: str = "/v2"
+    ) -> Session:
         """With a registry as a whole. ``credentials`` are tried in place of those known, for a login."""
-        endpoint = self._endpoint(f"{domain}/", insecure=False)
+        endpoint = self._endpoint(f"{domain}/", insecure=False).replace(root=root)
         rule = self.rules.rule_for(domain)
         if rule is not None and rule.insecure and self._access.tls_verify is None:
             endpoint = endpoint.replace(verify=False)
