@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloison.engine.publishing import publish
+from cloison.engine.publishing import StoredLayers, publish
 from cloison.images import crew
 from cloison.images.layout import StoredImage, describe_layer
 from cloison.images.progress import NoProgress
@@ -76,6 +76,13 @@ def test_an_interrupted_unpacking_leaves_nothing(
     presser.start()
     before = store.content()
     with pytest.raises(KeyboardInterrupt):
-        publish(stored, settings=store.settings, blobs=store.blobs, store=ImageStore(str(store.root)), progress=held)
+        publish(
+            stored,
+            StoredLayers(store.blobs),
+            settings=store.settings,
+            blobs=store.blobs,
+            store=ImageStore(str(store.root)),
+            progress=held,
+        )
     presser.join()
     until(lambda: store.content() == before, timeout_s=5, what="the clean-up of late threads")

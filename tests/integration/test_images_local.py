@@ -167,7 +167,7 @@ def test_many_imports_at_once_all_succeed(store: Store) -> None:
 
 
 def test_a_layer_that_does_not_match_is_never_published(store: Store) -> None:
-    from cloison.engine.publishing import publish
+    from cloison.engine.publishing import StoredLayers, publish
     from cloison.images.progress import NoProgress
     from cloison.images.records import ImageStore
 
@@ -180,7 +180,14 @@ def test_a_layer_that_does_not_match_is_never_published(store: Store) -> None:
     )  # fmt: skip
     records = ImageStore(str(store.root))
     with pytest.raises(InvalidArgument, match="does not match"):
-        publish(stored, settings=store.settings, blobs=store.blobs, store=records, progress=NoProgress())
+        publish(
+            stored,
+            StoredLayers(store.blobs),
+            settings=store.settings,
+            blobs=store.blobs,
+            store=records,
+            progress=NoProgress(),
+        )
     assert not store.images.list()
     assert store.content()["snapshots/overlay/layers"] == store.content()["snapshots/overlay/incoming"] == []
 

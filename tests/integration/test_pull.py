@@ -17,12 +17,13 @@ import pytest
 
 from cloison.errors import CloisonError, InvalidArgument, NotFound, Unavailable, Unsupported
 from cloison.images.progress import NoProgress
-from cloison.images.pull import Fetched, fetch
+from cloison.images.pull import Fetched
 from cloison.model.reference import parse_reference
 from cloison.model.settings import Settings
 from cloison.oci.image import OCI_CONFIG, OCI_LAYER
 from cloison.store.blobs import Blobs
-from registry_fixture import Layout, Registry, is_available, running_registry, tar_of
+from image_pull import fetch
+from registry_fixture import Layout, Registry, digest_of, is_available, running_registry, tar_of
 from scripted_registry import Exchange, ScriptedRegistry
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Debian's docker-registry and skopeo")
@@ -221,10 +222,12 @@ def test_an_image_for_another_platform_than_asked_for_is_not_found(registry: Reg
         pull(registry, "oci/mixed", blobs, platform="linux/arm64")
 
 
-def test_an_interrupted_pull_ends_at_once_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_an_interrupted_pull_ends_at_once_and_leaves_only_the_beginning_of_its_blob(tmp_path: Path) -> None:
     data = os.urandom(1 << 20)
     with ScriptedRegistry() as server:
-        document = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
+        document = json.dumps(
+            {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(data)]}}
+        )
         config = server.add_blob(document.encode())
         layer = server.add_blob(data)
         server.add_manifest(
@@ -242,7 +245,7 @@ def test_an_interrupted_pull_ends_at_once_and_leaves_nothing_half_done(tmp_path:
 
         server.on(f"/v2/app/blobs/{layer}", stall)
         script = (
-            "import sys; from cloison.images.progress import NoProgress; from cloison.images.pull import fetch\n"
+            "import sys; from cloison.images.progress import NoProgress; from image_pull import fetch\n"
             "from cloison.model.reference import parse_reference; from cloison.model.settings import Settings\n"
             "from cloison.store.blobs import Blobs\n"
             "name, root = sys.argv[1:]\n"
@@ -265,5 +268,7 @@ def test_an_interrupted_pull_ends_at_once_and_leaves_nothing_half_done(tmp_path:
             process.wait()
     assert time.monotonic() - begun < 5
     assert b"KeyboardInterrupt" in complaint
-    assert list(tmp_path.glob("blobs/incoming/*")) == []
+    (begun_blob,) = tmp_path.glob("blobs/incoming/*")  # as far as it came, for the next pull
+    assert begun_blob.name == f"sha256-{layer[7:]}.partial"
+    assert begun_blob.read_bytes() == data[: 512 << 10]
     assert not (tmp_path / "blobs/sha256" / layer[7:]).exists()

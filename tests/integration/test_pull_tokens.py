@@ -15,13 +15,13 @@ import pytest
 
 from cloison.errors import Denied
 from cloison.images.progress import NoProgress
-from cloison.images.pull import fetch
 from cloison.model.reference import parse_reference
 from cloison.model.settings import Settings
 from cloison.registry.auth import Credentials
 from cloison.registry.client import RegistryClient
 from cloison.store.blobs import Blobs
 from harness import Roots
+from image_pull import fetch
 from image_store import Store
 from registry_fixture import Layout, Registry, is_available, running_registry, tar_of
 from scripted_registry import Exchange, ScriptedRegistry

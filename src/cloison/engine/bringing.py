@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from cloison.engine import garbage
-from cloison.errors import CloisonError, InvalidArgument, NoSpace, Unavailable
+from cloison.errors import CloisonError, InvalidArgument
 from cloison.images.records import ImageStore
 from cloison.model.reference import parse_reference
 from cloison.store.blobs import Blobs
+from cloison.store.partial import was_cut_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from cloison.engine.publishing import LayerSource
     from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
     from cloison.model.image import Image, ImageConfig
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 class Bringing:
     """While it is entered, what comes in is not garbage although no record names it; afterwards the rest of it is.
 
-    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs that
-    are complete, so that the next one need not fetch them again.
+    A failure leaves nothing; only a pull (``resumable``) that the network or its user cut short leaves the blobs as
+    far as they have come, so that the next one goes on there.
     """
 
     def __init__(self, settings: Settings, *, resumable: bool = False) -> None:
@@ -42,14 +44,18 @@ class Bringing:
         return self
 
     def publish(
-        self, stored: StoredImage, *, progress: Progress | None = None, repo_digests: tuple[str, ...] = ()
-    ) -> Image:
-        """Unpack what is missing and make the image visible. Raises: as `cloison.engine.publishing.publish`."""
-        from cloison.engine.publishing import publish
+        self, stored: StoredImage, source: LayerSource | None = None, *, progress: Progress | None = None,
+        repo_digests: tuple[str, ...] = (),
+    ) -> Image:  # fmt: skip
+        """Unpack what is missing, from ``source`` (None: the store has the layers), and make the image visible.
+
+        Raises: as `cloison.engine.publishing.publish`.
+        """
+        from cloison.engine.publishing import StoredLayers, publish
         from cloison.images.progress import NoProgress
 
         image = publish(
-            stored, settings=self._settings, blobs=self.blobs, store=self._store,
+            stored, source or StoredLayers(self.blobs), settings=self._settings, blobs=self.blobs, store=self._store,
             progress=progress or NoProgress(), repo_digests=repo_digests,
         )  # fmt: skip
         self._brought.add(image.id)
@@ -79,17 +85,11 @@ class Bringing:
                 from cloison.engine.pruning import enforce_budget
 
                 enforce_budget(self._settings, spare=self._brought)
-        elif not (self._resumable and _was_cut_short(err)):
+        elif not (self._resumable and was_cut_short(err)):
             try:
                 garbage.collect(self._settings)
             except (CloisonError, OSError):
                 pass  # what went wrong first is what people must see; the next collection makes up for it
-
-
-def _was_cut_short(err: BaseException) -> bool:
-    if isinstance(err, NoSpace):
-        return False
-    return isinstance(err, (Unavailable, KeyboardInterrupt))
 
 
 def local_reference(text: str) -> Reference:

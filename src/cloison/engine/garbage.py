@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cloison.errors import CloisonError
 from cloison.images.records import ImageStore
 from cloison.images.removal import ImageUse
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from cloison.store.blobs import Blobs
     from cloison.store.containers import ContainerStore
 
+# how long the beginning of a blob waits for somebody to go on with it
+PARTIAL_LIFE_S = 7 * 86400
+
 
 def open_store(settings: Settings) -> None:
     """Make the roots; the first command of a boot removes what a power cut left without a record."""
@@ -29,14 +34,14 @@ def open_store(settings: Settings) -> None:
         collect(settings)
 
 
-def sweep(settings: Settings) -> None:
-    """Remove what crashes left half-written."""
+def sweep(settings: Settings, *, partials: bool = False) -> None:
+    """Remove what crashes left half-written; beginnings of blobs when they are old, or ``partials`` of any age."""
     from cloison.snapshots import probing
     from cloison.snapshots.drivers import open_snapshots
     from cloison.store.blobs import Blobs
 
     probing.sweep(settings.data_root)
-    Blobs(settings.data_root).sweep()
+    Blobs(settings.data_root).sweep(partials_before_s=float("inf") if partials else time.time() - PARTIAL_LIFE_S)
     open_snapshots(settings).sweep()
 
 
@@ -75,7 +80,7 @@ class _Collection:
         from cloison.store.containers import ContainerStore
 
         freed = sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
-        sweep(self._settings)
+        sweep(self._settings, partials=True)
         self._store.sweep()
         freed -= sum(self._size(path) for path in (self._blobs.incoming, self._snapshots.incoming))
         images = {listing.image.id: listing.image for listing in self._store.list()}

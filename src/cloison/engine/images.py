@@ -225,8 +225,9 @@ class Images:
 
         with Bringing(self._settings, resumable=True) as bringing:
             before = puller.before(text)
-            stored, names = puller.fetch(text, platform=platform, every_platform=every_platform)
-            image = bringing.publish(stored, progress=puller.progress, repo_digests=names)
+            with puller.begin(text, platform=platform, every_platform=every_platform) as pull:
+                stored, names = puller.stored(pull.fetched)
+                image = bringing.publish(stored, pull.layers, progress=puller.progress, repo_digests=names)
         puller.tell(same=before == image.id)
         return image
 

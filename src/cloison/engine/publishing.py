@@ -1,8 +1,8 @@
-"""From verified blobs to an image that can run: layers unpacked side by side, checked, committed in order, published.
+"""From layers to an image that can run: unpacked side by side while they arrive, checked, committed, published.
 
-Nothing is visible before everything is right, and on disk: one syncfs brings blobs and unpacked layers to the disk,
-then layers appear under their chain IDs by rename, and only then the record names them. So a layer that can be seen is
-whole, even after a power cut.
+Nothing is visible before everything is right, every digest verified, and on disk: one syncfs brings blobs and unpacked
+layers to the disk, then layers appear under their chain IDs by rename, base first, and only then the record names them.
+So a layer that can be seen is whole, even after a power cut.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
+    from typing import Protocol
 
     from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
@@ -31,13 +32,80 @@ if TYPE_CHECKING:
     from cloison.oci.image import ConfigDocument, Descriptor
     from cloison.snapshots.snapshotter import Snapshotter, StagedLayer
     from cloison.store.blobs import Blobs
+else:
+    Protocol = object
 
 _MAX_WORKERS = 4
 
 
+class LayerStream(Protocol):
+    """One layer's bytes, compressed or not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is here."""
+
+    def read(self, size: int, /) -> bytes:
+        """b"" is the end: digest and size were right then."""
+
+    def reads_anew(self) -> bool:
+        """After what was read made no sense: whether to open another. Raises: what is wrong, where that is known."""
+
+    def close(self) -> None:
+        """No reading after this."""
+
+
+class LayerSource(Protocol):
+    """Where an image's layers come from."""
+
+    def open(self, descriptor: Descriptor, /) -> LayerStream:
+        """One of them, at once, whether it is here or not."""
+
+    def wait(self) -> None:
+        """Until all of them are in the store. Raises: why one is not."""
+
+    def stop(self) -> None:
+        """No more is wanted."""
+
+
+class StoredLayers(LayerSource):
+    """Layers that the store has."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def open(self, descriptor: Descriptor, /) -> LayerStream:
+        return _StoredLayer(self._blobs, descriptor.digest)
+
+    def wait(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class _StoredLayer(LayerStream):
+    is_whole = True
+
+    def __init__(self, blobs: Blobs, digest: str) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._fd = blobs.open(digest)
+
+    def read(self, size: int, /) -> bytes:
+        return os.read(self._fd, size)
+
+    def reads_anew(self) -> bool:
+        self._blobs.check(self._digest)  # it was right when it came in: is it still?
+        return False
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
 def publish(
-    stored: StoredImage, *, settings: Settings, blobs: Blobs, store: ImageStore, progress: Progress,
-    repo_digests: tuple[str, ...] = (),
+    stored: StoredImage, source: LayerSource, *, settings: Settings, blobs: Blobs, store: ImageStore,
+    progress: Progress, repo_digests: tuple[str, ...] = (),
 ) -> Image:  # fmt: skip
     """Unpack what is missing and make the image visible under its references (dangling without any).
 
@@ -46,9 +114,10 @@ def publish(
     document = parse_config(stored.config)
     if len(document.diff_ids) != len(stored.layers):
         raise InvalidArgument("invalid image", why="its configuration and its manifest differ in layers")
-    unpacker = _Unpacker(document, stored.layers, settings=settings, blobs=blobs, progress=progress)
+    unpacker = _Unpacker(document, stored.layers, source, settings=settings, progress=progress)
     with unpacker.claim(), unpacker:
         unpacker.stage()
+        source.wait()
         blobs.sync()
         fresh = unpacker.commit()
     sizes = _layer_sizes(unpacker.chains, fresh, store=store, snapshots=unpacker.snapshots)
@@ -74,21 +143,24 @@ class _Unpacker:
         self,
         document: ConfigDocument,
         layers: Sequence[Descriptor],
+        source: LayerSource,
         *,
         settings: Settings,
-        blobs: Blobs,
         progress: Progress,
     ) -> None:
         self.chains = chain_ids(document.diff_ids)
         self.snapshots = open_snapshots(settings)
         self._diff_ids = document.diff_ids
         self._layers = layers
-        self._blobs = blobs
-        self._progress = progress
+        self._source = source
+        self.progress = progress
         self._staged: dict[int, StagedLayer] = {}
         self._is_open = True
         self._lock = threading.Lock()
-        self._crew = Crew([partial(self._stage, i) for i in self._missing()])
+        self._crew = self._new_crew()
+
+    def _new_crew(self) -> Crew:
+        return Crew([partial(self._stage, i) for i in self._missing()], on_stop=self._source.stop)
 
     def _missing(self) -> list[int]:
         return [i for i, chain in enumerate(self.chains) if not self.snapshots.has(chain)]
@@ -101,10 +173,10 @@ class _Unpacker:
         while missing := self._missing():
             claim = self.snapshots.claim(self.chains[missing[0]])
             if self._missing()[:1] == missing[:1]:
-                self._crew = Crew([partial(self._stage, i) for i in self._missing()])
+                self._crew = self._new_crew()
                 return claim
             claim.release()
-        self._crew = Crew([])
+        self._crew = self._new_crew()
         return nullcontext()
 
     def __enter__(self) -> _Unpacker:
@@ -124,7 +196,7 @@ class _Unpacker:
             staged = self._staged[i]
             staged.commit(self.chains[i], below=self.chains[:i])
             fresh[self.chains[i]] = staged.applied.size_bytes
-            self._progress.finish(_short(self._layers[i].digest), "Pull complete")
+            self.progress.finish(_short(self._layers[i].digest), "Pull complete")
         if fresh:
             self.snapshots.sync()
         return fresh
@@ -134,29 +206,28 @@ class _Unpacker:
         self._crew.run(min(os.cpu_count() or 1, _MAX_WORKERS))
 
     def _stage(self, i: int) -> None:
-        try:
-            self._unpack(i)
-        except (InvalidArgument, Unsupported) as err:
-            # the blob was right when it came in: is it still?
-            if err is not self._crew.failure:
-                self._blobs.check(self._layers[i].digest)
-            raise
-
-    def _unpack(self, i: int) -> None:
         layer = self._layers[i]
-        item = _short(layer.digest)
-        self._progress.start(item, layer.size, "Extracting")
-        fd = self._blobs.open(layer.digest)
-        try:
-            staged = self.snapshots.stage(_Watched(fd, item, owner=self))
-        finally:
-            os.close(fd)
-        self._keep(i, staged)
+        while True:
+            stream = self._source.open(layer)
+            try:
+                self._unpack(i, stream)
+                return
+            except (InvalidArgument, Unsupported) as err:
+                if err is self._crew.failure or not stream.reads_anew():
+                    raise
+            finally:
+                stream.close()
+
+    def _unpack(self, i: int, stream: LayerStream) -> None:
+        layer = self._layers[i]
+        staged = self.snapshots.stage(_Watched(stream, layer, owner=self))
         if staged.applied.diff_id != self._diff_ids[i]:
+            staged.discard()
             raise InvalidArgument(
                 f"layer {layer.digest} does not match",
                 why=f"it unpacks to {staged.applied.diff_id}, not {self._diff_ids[i]}",
             )
+        self._keep(i, staged)
 
     def _keep(self, i: int, staged: StagedLayer) -> None:
         with self._lock:
@@ -166,24 +237,36 @@ class _Unpacker:
         if not wanted:  # the caller was interrupted and has gone
             staged.discard()
 
-    def advance(self, item: str, count: int) -> None:
-        """Another piece was read. Raises: the failure of another layer, so that this one stops too."""
+    def check(self) -> None:
+        """Raises: the failure of another layer, so that this one stops too."""
         self._crew.check()
-        self._progress.advance(item, count)
 
 
 class _Watched:
-    """A blob that tells how much of it was read."""
+    """A layer's stream that tells how much of it was read, once all of it has come."""
 
-    def __init__(self, fd: int, item: str, *, owner: _Unpacker) -> None:
-        self._fd = fd
-        self._item = item
+    def __init__(self, stream: LayerStream, layer: Descriptor, *, owner: _Unpacker) -> None:
+        self._stream = stream
+        self._layer = layer
         self._owner = owner
+        self._untold = 0
+        self._is_shown = False
 
     def read(self, size: int, /) -> bytes:
-        data = os.read(self._fd, size)
-        self._owner.advance(self._item, len(data))
+        data = self._stream.read(size)
+        self._owner.check()
+        self._untold += len(data)
+        if self._stream.is_whole:
+            self._tell()
         return data
+
+    def _tell(self) -> None:
+        item, progress = _short(self._layer.digest), self._owner.progress
+        if not self._is_shown:
+            progress.start(item, self._layer.size, "Extracting")
+            self._is_shown = True
+        progress.advance(item, self._untold)
+        self._untold = 0
 
 
 def _layer_sizes(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cloison.images.layout import StoredImage
     from cloison.images.progress import Progress
+    from cloison.images.pull import Fetched, Pull
     from cloison.images.records import ImageStore
     from cloison.model.image import Image
     from cloison.model.reference import Reference
@@ -88,23 +89,30 @@ class Puller:
         snapshots = open_snapshots(self._settings)
         return all(snapshots.has(layer) for layer in image.layers)
 
-    def fetch(self, text: str, *, platform: str, every_platform: bool) -> tuple[StoredImage, tuple[str, ...]]:
-        """Bring the blobs of what ``text`` names; the image, and what the registry calls it."""
-        from cloison.images.layout import StoredImage
-        from cloison.images.pull import fetch
+    def begin(self, text: str, *, platform: str, every_platform: bool) -> Pull:
+        """Let come what ``text`` names; the caller leaves the context of what is given back."""
+        from cloison.images.pull import Pull
 
         *others, last = self._reach.candidates(text)
         for reference in (*others, last):
+            pull = Pull(
+                reference, blobs=self._blobs, settings=self._settings, platform=platform, access=self._access,
+                progress=self.progress, every_platform=every_platform, is_unpacked=self._unpacked(every_platform),
+            )  # fmt: skip
             try:
-                fetched = fetch(
-                    reference, blobs=self._blobs, settings=self._settings, platform=platform, access=self._access,
-                    progress=self.progress, every_platform=every_platform, is_unpacked=self._unpacked(every_platform),
-                )  # fmt: skip
+                pull.begin()
                 break
             except (NotFound, Denied):
                 if reference is last:
                     raise
-        self.reference, self.digest = reference, fetched.digest
+        self.reference, self.digest = reference, pull.fetched.digest
+        return pull
+
+    def stored(self, fetched: Fetched) -> tuple[StoredImage, tuple[str, ...]]:
+        """The image, and what the registry calls it."""
+        from cloison.images.layout import StoredImage
+
+        reference = self.reference
         stored = StoredImage(
             manifest_digest=fetched.manifest_digest, config_digest=fetched.config_digest, config=fetched.config,
             layers=fetched.layers, references=(reference.replace(tag="") if reference.digest else reference,),

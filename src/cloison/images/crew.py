@@ -32,18 +32,26 @@ class Crew:
         Interrupted, it stops the threads, waits a little and passes the interruption on. A thread that hangs in the
         kernel may be at its job even then: what a job leaves behind must not rely on somebody who takes it.
         """
-        count = min(count, len(self._todo))
-        if not count:
-            return
         try:
-            for _ in range(count):
-                self._start()
+            self.begin(count)
             self._idle.wait()
         except BaseException as err:
-            self.stop(err)
-            self._idle.wait(_PATIENCE_S)
+            self.end(err)
             raise
         self.check()
+
+    def begin(self, count: int) -> None:
+        """Do all jobs in their order, ``count`` at a time, while the caller does something else; then comes `end`."""
+        count = min(count, len(self._todo))
+        if not count:
+            self._idle.set()
+        for _ in range(count):
+            self._start()
+
+    def end(self, failure: BaseException) -> None:
+        """Stop, and wait a little for threads that are at work."""
+        self.stop(failure)
+        self._idle.wait(_PATIENCE_S)
 
     def check(self) -> None:
         """Raises: the first failure, once there is one; a long job asks now and then."""

@@ -1,15 +1,15 @@
-"""Reference -> verified blobs: resolve the manifest, choose the platform, bring config and layers into the store."""
+"""Reference -> verified blobs: resolve the manifest, choose the platform, let config and layers come into the store."""
 
 from __future__ import annotations
 
-import threading
-from functools import partial
+from contextlib import ExitStack
 
-from cloison.errors import InvalidArgument, NotFound, Unavailable, Unsupported
+from cloison.errors import InvalidArgument, NotFound, Unsupported
+from cloison.images.arriving import Arrivals
 from cloison.images.copy_places import RegistrySource
 from cloison.images.copying import Contents, look, short
-from cloison.images.crew import Crew
 from cloison.images.mirrors import Mirrored
+from cloison.images.progress import NoProgress
 from cloison.images.reach import Reach
 from cloison.model.record import Record
 from cloison.oci.image import DOCKER_CONFIG, OCI_CONFIG, Index, Platform, chain_ids, parse_config, parse_manifest
@@ -18,7 +18,8 @@ from cloison.registry.platforms import choose, parse_platform, render_platform, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
 
     from cloison.images.progress import Progress
     from cloison.model.reference import Reference
@@ -27,18 +28,14 @@ if TYPE_CHECKING:
     from cloison.registry.budget import Limits
     from cloison.registry.client import ManifestAnswer
     from cloison.store.blobs import Blobs
-    from cloison.store.locks import Claim
 
-# docker uses 3; more connections gain little and strain the registry
-_PARALLEL = 4
 _MAX_DEPTH = 3
 _MAX_LAYER_BYTES = 1 << 40
-_LOOK_AGAIN_S = 0.05  # while somebody else brings a blob
 _LAYER_WORDS = ("layer", "rootfs.diff")
 
 
 class Fetched(Record):
-    """An image whose blobs are all in the store. ``digest`` is what the reference names: an index or the manifest."""
+    """An image as its manifest has it. ``digest`` is what the reference names: an index or the manifest."""
 
     digest: str
     manifest_digest: str
@@ -47,64 +44,104 @@ class Fetched(Record):
     layers: tuple[Descriptor, ...]
 
 
-def fetch(
-    reference: Reference,
-    *,
-    blobs: Blobs,
-    settings: Settings,
-    platform: str = "",
-    progress: Progress,
-    limits: Limits | None = None,
-    access: Access | None = None,
-    every_platform: bool = False,
-    is_unpacked: Callable[[str], bool] | None = None,
-) -> Fetched:
-    """Bring what is missing of ``reference``'s image for ``platform`` ("" is this machine) into ``blobs``.
+class Pull:
+    """One image on its way into ``blobs``: ``begin``, then its layers come while the context is open.
 
-    Layers come in parallel. A blob is visible only when its size and digest are right; a failure stops the others and
-    leaves what was complete. ``is_unpacked`` tells of a chain ID whether that layer need not come at all.
-
-    Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument.
+    ``platform`` "" is this machine's. ``is_unpacked`` tells of a chain ID whether that layer need not come at all.
+    A blob is visible only when its size and digest are right; a failure stops the others and leaves what was complete.
     """
-    wanted = parse_platform(platform)
-    reach = Reach(settings, access=access, warn=progress.message, limits=limits)
-    with Mirrored(reach.readers(reference), say=progress.message) as client:
-        top = client.manifest(reference)
-        progress.message(f"{reference.digest or reference.tag}: Pulling from {reference.path}")
+
+    def __init__(
+        self, reference: Reference, *, blobs: Blobs, settings: Settings, progress: Progress, platform: str = "",
+        limits: Limits | None = None, access: Access | None = None, every_platform: bool = False,
+        is_unpacked: Callable[[str], bool] | None = None,
+    ) -> None:  # fmt: skip
+        self._reference = reference
+        self._blobs = blobs
+        self._progress = progress
+        self._platform = platform
+        self._every_platform = every_platform
+        self._is_unpacked = is_unpacked
+        reach = Reach(settings, access=access, warn=progress.message, limits=limits)
+        self._client = Mirrored(reach.readers(reference), say=progress.message)
+        self._stack = ExitStack()
+        self.layers: Arrivals  # those that come
+        self.fetched: Fetched
+
+    def begin(self) -> None:
+        """Bring manifest and configuration, and let the layers come.
+
+        Raises: NotFound, Denied, Unavailable, Unsupported, InvalidArgument; nothing goes on then.
+        """
+        with self._stack as stack:
+            stack.enter_context(self._client)
+            answers, manifest = self._resolve()
+            others = Contents(manifests=(), blobs=())
+            if self._every_platform:
+                source = RegistrySource(self._reference, self._client)
+                others = look(source, name=self._reference.familiar, every_platform=True)
+            wanted = (manifest.config, *manifest.layers, *others.blobs)
+            if self._is_unpacked is not None:
+                bring(self._client, [manifest.config], blobs=self._blobs, progress=NoProgress())
+                config = self._blobs.read(manifest.config.digest, MAX_DOCUMENT_BYTES)
+                missing = _missing_layers(manifest, config, self._is_unpacked, progress=self._progress)
+                wanted = (manifest.config, *missing, *others.blobs)
+            quiet = {manifest.config.digest, *others.configs}
+            self.layers = stack.enter_context(
+                Arrivals(self._client, wanted, blobs=self._blobs, progress=self._progress, quiet=quiet)
+            )
+            self.layers.wait(manifest.config.digest)
+            self.fetched = Fetched(
+                digest=answers[0].digest, manifest_digest=answers[-1].digest, layers=manifest.layers,
+                config=self._blobs.read(manifest.config.digest, MAX_DOCUMENT_BYTES),
+                config_digest=manifest.config.digest,
+            )  # fmt: skip
+            self._check_config()
+            for answer in (*answers, *others.manifests):
+                self._blobs.add_bytes(answer.body, digest=answer.digest)
+            self._stack = stack.pop_all()
+
+    def _resolve(self) -> tuple[list[ManifestAnswer], Manifest]:
+        """What the reference names, and what is below it, down to the manifest for the platform."""
+        reference = self._reference
+        top = self._client.manifest(reference)
+        self._progress.message(f"{reference.digest or reference.tag}: Pulling from {reference.path}")
         answers, manifest = [top], parse_manifest(top.body, media_type=top.media_type)
         while isinstance(manifest, Index):
             if len(answers) > _MAX_DEPTH:
                 raise InvalidArgument(f"cannot pull {reference.familiar}", why="its indexes are nested too deeply")
-            answers.append(
-                _fetch_manifest(client, reference, choose(manifest.manifests, wanted, name=reference.familiar))
-            )
+            member = choose(manifest.manifests, parse_platform(self._platform), name=reference.familiar)
+            answers.append(_fetch_manifest(self._client, reference, member))
             manifest = parse_manifest(answers[-1].body, media_type=answers[-1].media_type)
         _check_manifest(manifest, reference)
-        others = Contents(manifests=(), blobs=())
-        if every_platform:
-            others = look(RegistrySource(reference, client), name=reference.familiar, every_platform=True)
-        quiet = {manifest.config.digest, *others.configs}
-        layers: Sequence[Descriptor] = manifest.layers
-        if is_unpacked is not None:
-            _bring(client, [manifest.config], blobs=blobs, progress=progress, quiet=quiet)
-            layers = _missing_layers(manifest, blobs.read(manifest.config.digest), is_unpacked, progress=progress)
-        wanted_blobs = [manifest.config, *layers, *others.blobs]
-        _bring(client, wanted_blobs, blobs=blobs, progress=progress, quiet=quiet)
-        if client.rate_limit:
-            progress.message(f"Rate limit: {client.rate_limit}")
-    config = blobs.read(manifest.config.digest, MAX_DOCUMENT_BYTES)
-    document = parse_config(config)
-    if len(document.diff_ids) != len(manifest.layers):
-        raise InvalidArgument(
-            f"cannot pull {reference.familiar}", why="its configuration and its manifest differ in layers"
-        )
-    _check_platform(document, wanted, reference, asked=bool(platform), progress=progress)
-    for answer in (*answers, *others.manifests):
-        blobs.add_bytes(answer.body, digest=answer.digest)
-    return Fetched(
-        digest=top.digest, manifest_digest=answers[-1].digest, config=config, config_digest=manifest.config.digest,
-        layers=manifest.layers,
-    )  # fmt: skip
+        return answers, manifest
+
+    def _check_config(self) -> None:
+        document = parse_config(self.fetched.config)
+        if len(document.diff_ids) != len(self.fetched.layers):
+            raise InvalidArgument(
+                f"cannot pull {self._reference.familiar}", why="its configuration and its manifest differ in layers"
+            )
+        _check_platform(
+            document, parse_platform(self._platform), self._reference, asked=bool(self._platform),
+            progress=self._progress,
+        )  # fmt: skip
+
+    def __enter__(self) -> Pull:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._client.rate_limit:
+            self._progress.message(f"Rate limit: {self._client.rate_limit}")
+        self._stack.__exit__(kind, err, trace)
+
+
+def bring(client: Mirrored, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress) -> None:
+    """All of these blobs. Raises: the first failure, which ends the rest."""
+    with Arrivals(client, descriptors, blobs=blobs, progress=progress) as arrivals:
+        arrivals.wait()
 
 
 def _missing_layers(
@@ -128,7 +165,7 @@ def fetch_blobs(
     """Bring blobs of an image whose documents are here. Raises: NotFound, Denied, Unavailable, InvalidArgument."""
     reach = Reach(settings, access=access, warn=progress.message)
     with Mirrored(reach.readers(reference), say=progress.message) as client:
-        _bring(client, descriptors, blobs=blobs, progress=progress, quiet=set())
+        bring(client, descriptors, blobs=blobs, progress=progress)
 
 
 def _fetch_manifest(client: Mirrored, reference: Reference, descriptor: Descriptor) -> ManifestAnswer:
@@ -177,68 +214,3 @@ def _check_platform(
             f"no image for platform {render_platform(wanted)} in {reference.familiar}", why=f"it is for {names}"
         )
     progress.message(f"WARNING: {reference.familiar} is for {names}: its programs may not run on this machine")
-
-
-def _bring(
-    client: Mirrored, descriptors: Iterable[Descriptor], *, blobs: Blobs, progress: Progress, quiet: Set[str]
-) -> None:
-    """All of these blobs, each once, a few at a time; the first failure ends the rest and is raised."""
-    unique = {descriptor.digest: descriptor for descriptor in descriptors}
-    fetcher = _Fetcher(client, blobs=blobs, progress=progress, quiet=quiet)
-    jobs = [partial(fetcher.fetch, descriptor) for descriptor in unique.values()]
-    Crew(jobs, on_stop=fetcher.stop).run(_PARALLEL)
-
-
-class _Fetcher:
-    """Brings one blob after the other; several threads use one."""
-
-    def __init__(self, client: Mirrored, *, blobs: Blobs, progress: Progress, quiet: Set[str]) -> None:
-        self._client = client
-        self._blobs = blobs
-        self._progress = progress
-        self._quiet = quiet
-        self._stopped = threading.Event()
-
-    def fetch(self, descriptor: Descriptor) -> None:
-        """Bring one blob, or wait for whoever is bringing it at this moment, in this process or another."""
-        with self._claim(descriptor):
-            self._fetch(descriptor)
-
-    def _claim(self, descriptor: Descriptor) -> Claim:
-        waits = False
-        while True:
-            try:
-                return self._blobs.claim(descriptor.digest, wait=False)
-            except BlockingIOError:
-                pass
-            if not waits and descriptor.digest not in self._quiet:
-                self._progress.start(short(descriptor.digest), descriptor.size, "Waiting")
-            waits = True
-            if self._stopped.wait(_LOOK_AGAIN_S):
-                raise Unavailable("the pull was stopped")
-
-    def stop(self) -> None:
-        """End what the threads may be waiting for."""
-        self._stopped.set()
-        self._client.abort()
-
-    def _fetch(self, descriptor: Descriptor) -> None:
-        item = short(descriptor.digest)
-        shown = descriptor.digest not in self._quiet
-        if self._is_there(descriptor):
-            if shown:
-                self._progress.finish(item, "Already exists")
-            return
-        if shown:
-            self._progress.start(item, descriptor.size, "Downloading")
-        with self._blobs.writer(descriptor.digest, descriptor.size) as out:
-            for chunk in self._client.blob(descriptor):
-                out.write(chunk)
-                if shown:
-                    self._progress.advance(item, len(chunk))
-        if shown:
-            self._progress.finish(item, "Download complete")
-
-    def _is_there(self, descriptor: Descriptor) -> bool:
-        # when sizes differ, the file or the descriptor is wrong: fetching again mends the one and tells the other
-        return self._blobs.has(descriptor.digest) and self._blobs.size(descriptor.digest) == descriptor.size

@@ -81,11 +81,11 @@ class Response:
         self.headers: dict[str, str] = {name.lower(): value for name, value in answer.headers.items()}
 
     def read_some(self, size: int) -> bytes:
-        """Up to ``size`` bytes, b"" at the end. Raises: TransferBroken when the body ends early."""
+        """What is there, up to ``size`` bytes, b"" at the end. Raises: TransferBroken when the body ends early."""
         from cloison.registry.connections import explain
 
         try:
-            return self._answer.read(size, decode_content=False)
+            return self._answer.read1(size, decode_content=False)
         except CloisonError:
             raise
         except Exception as err:

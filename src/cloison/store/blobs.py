@@ -1,8 +1,9 @@
 """Content by digest: ``blobs/<algorithm>/<hex>``, immutable, hashed before the rename that makes it visible.
 
 A blob being written lives in ``blobs/incoming/``, locked by its writer: a free lock there means a crash, and the next
-``sweep`` removes it. Nothing here is fsynced one by one: whoever publishes an image calls ``sync`` once, before the
-record that makes the image visible (one syncfs instead of n fsyncs).
+``sweep`` removes it, unless it is the beginning of a blob that can be gone on with (`cloison.store.partial`). Nothing
+here is fsynced one by one: whoever publishes an image calls ``sync`` once, before the record that makes the image
+visible (one syncfs instead of n fsyncs).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from cloison.store.partial import PartialBlob
+
+PARTIAL_SUFFIX = ".partial"
 _ALGORITHMS = ("sha256", "sha512")
 _CHUNK = 1 << 20
 
@@ -103,6 +107,16 @@ class Blobs:
         self.path(digest)
         return BlobWriter(self, incoming=self.incoming, digest=digest, size=size)
 
+    def partial(self, digest: str, size: int) -> PartialBlob:
+        """As `writer`, for whoever has the blob's claim: goes on where an earlier transfer was cut short.
+
+        Raises: InvalidArgument for a malformed digest.
+        """
+        from cloison.store.partial import PartialBlob
+
+        self.path(digest)
+        return PartialBlob(self, incoming=self.incoming, digest=digest, size=size)
+
     def collector(self) -> BlobWriter:
         """A writer for bytes whose digest is not known before; afterwards its ``digest`` names them (sha256)."""
         return BlobWriter(self, incoming=self.incoming, digest="", size=-1)
@@ -161,11 +175,16 @@ class Blobs:
         finally:
             os.close(fd)
 
-    def sweep(self) -> int:
-        """Remove what crashed writers left. Returns how many files."""
+    def sweep(self, *, partials_before_s: float) -> int:
+        """Remove what crashed writers left; beginnings of blobs if nothing was added since that moment (Unix time).
+
+        Returns how many files.
+        """
         removed = 0
         for name in _names(self.incoming):
-            removed += _remove_abandoned(os.path.join(self.incoming, name))
+            path = os.path.join(self.incoming, name)
+            if not (name.endswith(PARTIAL_SUFFIX) and _is_of_use(path, partials_before_s)):
+                removed += _remove_abandoned(path)
         return removed
 
 
@@ -187,13 +206,19 @@ class BlobWriter:
     def __enter__(self) -> BlobWriter:
         make_private_directory(self._incoming)
         make_private_directory(os.path.join(self._blobs.root, self._algorithm))
-        self._temporary = os.path.join(self._incoming, f"{os.getpid()}-{os.urandom(8).hex()}")
+        self._temporary = os.path.join(self._incoming, self._name())
         try:
-            self._lock = Lock(self._temporary)
+            self._open()
         except OSError as err:
             raise disk_error(self._temporary, err) from err
-        self._fd = self._lock.fd
         return self
+
+    def _name(self) -> str:
+        return f"{os.getpid()}-{os.urandom(8).hex()}"
+
+    def _open(self) -> None:
+        self._lock = Lock(self._temporary)
+        self._fd = self._lock.fd
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append. Raises: InvalidArgument as soon as it is too long, Unavailable when the disk is full."""
@@ -224,7 +249,7 @@ class BlobWriter:
             if kind is None:
                 self._publish()
         finally:
-            if self._temporary:
+            if self._temporary and not self._keeps(err):
                 try:
                     os.unlink(self._temporary)
                 except OSError:
@@ -233,11 +258,18 @@ class BlobWriter:
                 self._lock.release()
             self._fd = -1
 
+    def _keeps(self, err: BaseException | None) -> bool:
+        """Whether what was written stays after this failure."""
+        return False
+
+    def _digest(self) -> str:
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
     def _publish(self) -> None:
         if 0 <= self.expected != self.written:
             why = f"{self.written} bytes, not {self.expected}"
             raise InvalidArgument(f"blob {self.digest} does not match", why=why)
-        found = f"{self._algorithm}:{self._hash.hexdigest()}"
+        found = self._digest()
         if self.digest not in ("", found):
             raise InvalidArgument(f"blob {self.digest} does not match", why=f"its content is {found}")
         self.digest = found
@@ -255,6 +287,14 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _is_of_use(partial: str, since_s: float) -> bool:
+    try:
+        info = os.stat(partial, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return info.st_size > 0 and info.st_mtime >= since_s
 
 
 def _remove_abandoned(path: str) -> bool:
