@@ -219,16 +219,15 @@ class Images:
         puller = Puller(self._settings, store=self._store, blobs=self._blobs, access=access, progress=progress)
         current = None if every_platform else puller.current(text, platform=platform)
         if current is not None:
-            puller.tell(same=True)
+            puller.tell(current)
             return current
         from cloison.engine.bringing import Bringing
 
         with Bringing(self._settings, resumable=True) as bringing:
-            before = puller.before(text)
             with puller.begin(text, platform=platform, every_platform=every_platform) as pull:
                 stored, names = puller.stored(pull.fetched)
                 image = bringing.publish(stored, pull.layers, progress=puller.progress, repo_digests=names)
-        puller.tell(same=before == image.id)
+        puller.tell(image)
         return image
 
     def push(

@@ -38,6 +38,7 @@ class Puller:
         self._reach = Reach(settings, access=access, warn=self.progress.message)
         self.reference: Reference
         self.digest = ""
+        self._before = ""  # the id of the image that had the name
 
     def current(self, text: str, *, platform: str) -> Image | None:
         """The image that is here, if it is what the registry would give; an image by its digest always is.
@@ -55,7 +56,7 @@ class Puller:
             if known and self._is_choice(image, digest, wanted) and self._is_whole(image):
                 if reference.digest:  # it may have been pulled by its tag: from now on it has this name, too
                     self._store.put(image, reference.replace(tag=""))
-                self.reference, self.digest = reference, digest
+                self.reference, self.digest, self._before = reference, digest, image.id
                 self.progress.message(f"{reference.digest or reference.tag}: Pulling from {reference.path}")
                 return image
         return None
@@ -93,6 +94,7 @@ class Puller:
         """Let come what ``text`` names; the caller leaves the context of what is given back."""
         from cloison.images.pull import Pull
 
+        self._before = self._id_of(text)
         *others, last = self._reach.candidates(text)
         for reference in (*others, last):
             pull = Pull(
@@ -127,7 +129,13 @@ class Puller:
 
         return open_snapshots(self._settings).has
 
-    def before(self, text: str) -> str:
+    def tell(self, image: Image) -> None:
+        """The last lines, as docker has them."""
+        self.progress.message(f"Digest: {self.digest}")
+        status = "Image is up to date" if image.id == self._before else "Downloaded newer image"
+        self.progress.message(f"Status: {status} for {self.reference.familiar}")
+
+    def _id_of(self, text: str) -> str:
         """The id of the image that has the name now, or ""."""
         for reference in self._reach.candidates(text):
             try:
@@ -135,9 +143,3 @@ class Puller:
             except NotFound:
                 continue
         return ""
-
-    def tell(self, *, same: bool) -> None:
-        """The last lines, as docker has them."""
-        self.progress.message(f"Digest: {self.digest}")
-        status = "Image is up to date" if same else "Downloaded newer image"
-        self.progress.message(f"Status: {status} for {self.reference.familiar}")
