@@ -211,6 +211,10 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_enter_
 	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor,
 	op_scheduler, op_io_priority, op_affinity, op_memory_policy, op_personality;
 
+/* ops_mount.c, for ops_bind.c */
+bool missing_call(struct launch *l);
+int keep_or_close(struct launch *l, int tree, const char *path);
+
 /* child.c */
 int start_child(struct launch *l);
 int send_descriptors(int socket, char kind, const int *fds, unsigned count);

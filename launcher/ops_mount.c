@@ -26,7 +26,7 @@ static int adopt_root(struct launch *l, int fd)
 	return 0;
 }
 
-static int missing_call(struct launch *l)
+bool missing_call(struct launch *l)
 {
 	if (errno == ENOSYS)
 		l->legacy = true; /* a kernel, or a sandbox around us, without the new calls */
@@ -225,7 +225,7 @@ static int new_mount(struct launch *l, const struct op *op, int target)
 }
 
 /* What is mounted over the root is the root from then on. */
-static int keep_or_close(struct launch *l, int tree, const char *path)
+int keep_or_close(struct launch *l, int tree, const char *path)
 {
 	return path[strspn(path, "/")] ? close(tree) : adopt_root(l, tree);
 }
@@ -246,86 +246,6 @@ int op_mount(struct launch *l, const struct op *op)
 	if (l->legacy && set_propagation(l, tree, "private") < 0)
 		return -1;
 	return keep_or_close(l, tree, op->arg[2]);
-}
-
-static int target_like(struct launch *l, int source, const char *path)
-{
-	struct stat st;
-	int fd = -1;
-
-	if (fstat(source, &st) == 0)
-		fd = S_ISDIR(st.st_mode) ? make_directory(l, path, 0755) : make_file(l, path);
-	return fd < 0 ? fail(l, "openat2", path) : fd;
-}
-
-/* Attributes before the mount appears where that is possible, so that nobody inside ever sees it without them. */
-static int place(struct launch *l, int tree, int target, const char *path, const struct attributes *a)
-{
-	bool late = l->legacy || (sys_mount_setattr(tree, 0, &(struct mount_attributes){ 0 }) < 0 && errno == ENOSYS);
-
-	if (!late && set_attributes(l, tree, a) < 0)
-		return -1;
-	if (sys_move_mount(tree, target) < 0)
-		return fail(l, "move_mount", path);
-	return late ? set_attributes(l, tree, a) : 0;
-}
-
-int op_bind(struct launch *l, const struct op *op)
-{
-	const char *path = op->arg[1], *propagation = *op->arg[4] ? op->arg[4] : "rprivate";
-	bool recursive = *op->arg[2] == '1';
-	struct attributes a;
-	int source = open(op->arg[0], O_PATH | O_CLOEXEC), target, tree = -1, result;
-
-	if (source < 0)
-		return fail(l, "open", op->arg[0]);
-	if (parse_attributes(op->arg[3], &a) < 0)
-		return fail(l, "attributes", op->arg[3]);
-	if ((target = target_like(l, source, path)) < 0)
-		return -1;
-	if (!l->legacy && (tree = clone_tree(source, "", recursive)) < 0 && !missing_call(l))
-		return fail(l, "open_tree", op->arg[0]);
-	if (tree >= 0)
-		result = set_propagation(l, tree, propagation) < 0 ? -1 : place(l, tree, target, path, &a);
-	else
-		result = (tree = legacy_bind(l, source, target, path, recursive)) < 0 || set_attributes(l, tree, &a) < 0 ||
-				 set_propagation(l, tree, propagation) < 0 ? -1 : 0;
-	close(source);
-	close(target);
-	if (result < 0)
-		return -1;
-	return keep_or_close(l, tree, path);
-}
-
-/* Where the path leads to, or with `follow` "0" the very link that it names, if it names one. */
-static int target_for(struct launch *l, int source, const char *path, const char *follow)
-{
-	int fd = *follow == '0' ? find_link(l, path) : -1;
-
-	return fd < 0 ? target_like(l, source, path) : fd;
-}
-
-/* The descriptor is a detached tree of the caller's (open_tree with OPEN_TREE_CLONE), or a file of our own namespace. The
- * clone is tried first: moving what is attached would take it away from the host. */
-int op_bind_fd(struct launch *l, const struct op *op)
-{
-	const char *path = op->arg[1], *propagation = *op->arg[3] ? op->arg[3] : "rprivate";
-	int fd = (int)number(op->arg[0]), target = target_for(l, fd, path, op->arg[4]), tree;
-	struct attributes a;
-
-	if (target < 0)
-		return -1;
-	if (parse_attributes(op->arg[2], &a) < 0)
-		return fail(l, "attributes", op->arg[2]);
-	tree = clone_tree(fd, "", true);
-	if (tree < 0 && errno != EINVAL)
-		return fail(l, "open_tree", path);
-	if (tree < 0 && (tree = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0)
-		return fail(l, "fcntl", path);
-	if (set_propagation(l, tree, propagation) < 0 || place(l, tree, target, path, &a) < 0)
-		return -1;
-	close(target);
-	return keep_or_close(l, tree, path);
 }
 
 /* By its name in the directory that it is in: /proc inside may be anybody's, and a link is not followed. */

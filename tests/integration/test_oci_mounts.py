@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_a_shared_bind_and_the_host_see_each_others_mounts(door: Door, data: Pat
     assert (shared / "inside" / "x").exists()
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["host", "user namespace"])
+def test_mounts_are_in_the_order_of_the_configuration_and_shared_ones_leave_the_hosts_alone(
+    door: Door, shared: Path, apart: bool
+) -> None:
+    (shared / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", str(shared / "below")], check=True)
+    (shared / "below" / "file").write_text("content\n")
+    if apart:
+        in_user_namespace(door)
+    mounts = (tmpfs("/a"), bind(shared, "/s", "rbind", "rshared"), tmpfs("/z"))
+    out = run(door, "cat /s/below/file; grep -oE ' /(a|s|s/below|z) .*shared:|/(a|z) ' /proc/self/mountinfo", *mounts)
+    seen = [line.split()[0] for line in out.splitlines()]
+    assert seen == ["content", "/a", "/s", "/s/below", "/z"]
+    assert (shared / "below" / "file").read_text() == "content\n"
+
+
 def test_a_new_file_system_is_shared_among_the_containers_own_namespaces(door: Door) -> None:
     out = run(
         door, "grep -E ' /(s|u|p) ' /proc/self/mountinfo", tmpfs("/s", "shared"), tmpfs("/u", "unbindable"), tmpfs("/p")
@@ -167,8 +184,6 @@ def test_a_new_file_system_is_shared_among_the_containers_own_namespaces(door: D
 @pytest.fixture
 def shared(door: Door) -> Any:
     """A directory that is a mount with peers, as everything is where systemd runs."""
-    import subprocess
-
     path = door.home / "shared"
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "shared", str(path)], check=True)
