@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,20 +156,28 @@ def test_a_wrong_layer_ends_the_others_and_none_is_half_visible(server: Scripted
     other = DATA[::-1]
     add_image(server, DATA, other)
     wrong, slow = server.add_blob(DATA), server.add_blob(other)
-    server.on(f"/v2/app/blobs/{wrong}", lambda exchange: exchange.answer(200, other))
+    partial = Path(blobs.incoming, f"{slow.replace(':', '-')}.partial")
+
+    def lie(exchange: Exchange) -> None:
+        for _ in range(1000):  # only when there is something of the slow one
+            if partial.exists() and partial.stat().st_size:
+                break
+            time.sleep(0.002)
+        exchange.answer(200, other)
 
     def stall(exchange: Exchange) -> None:
         exchange.head(200, content_length=str(len(other)))
         exchange.send(other[:1000])
         exchange.wait(20)
 
+    server.on(f"/v2/app/blobs/{wrong}", lie)
     server.on(f"/v2/app/blobs/{slow}", stall)
     with bounded(5), pytest.raises(InvalidArgument) as caught:
         pull(server, blobs)
     assert wrong in str(caught.value)
     assert slow in str(caught.value)  # the content was the other layer's: both digests are named
     assert not blobs.has(wrong) and not blobs.has(slow)
-    assert os.listdir(blobs.incoming) == [f"{slow.replace(':', '-')}.partial"]  # of which nothing was wrong
+    assert os.listdir(blobs.incoming) == [partial.name]  # of which nothing was wrong
 
 
 def test_a_descriptor_with_another_size_than_the_blob_that_is_there_is_refused(
