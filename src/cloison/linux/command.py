@@ -9,7 +9,7 @@ from cloison.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _SIGKILL, _SIGPIPE = 9, 13
 _SAID_BYTES = 64 << 10
@@ -46,6 +46,40 @@ def _failure(name: str, status: int, *, stderr: bytes) -> CloisonError:
     ending = f"signal {-status}" if status < 0 else f"exit status {status}"
     lines = stderr.decode(errors="replace").strip().splitlines()
     return Unavailable(f"{name} failed with {ending}", why=lines[-1].strip() if lines else "it did not say why")
+
+
+def find(name: str) -> str:
+    """The program's path, "" where it is not installed; a name with a slash is the path."""
+    directories = [""] if "/" in name else _ENVIRONMENT["PATH"].split(":")
+    paths = [f"{directory}/{name}" if directory else name for directory in directories]
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
+
+
+def spawn(argv: Sequence[str], *, descriptors: Mapping[int, int]) -> int:
+    """Start a program that has our standard streams, and descriptors of ours; its pid, to be waited for.
+
+    ``descriptors``: number there, 3 or above -> number here. Raises: Unsupported when it cannot be executed.
+    """
+    import fcntl
+
+    high = max((2, *descriptors)) + 1
+    moved: dict[int, int] = {}
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:  # what the program opens first must not become a standard stream
+            actions.append((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0))
+    try:
+        for there, here in descriptors.items():  # out of the way of each other
+            moved[there] = fcntl.fcntl(here, fcntl.F_DUPFD_CLOEXEC, high)
+        actions += [(os.POSIX_SPAWN_DUP2, here, there) for there, here in moved.items()]
+        return os.posix_spawn(argv[0], list(argv), _ENVIRONMENT, file_actions=actions, setsigdef=(_SIGPIPE,))
+    except OSError as err:
+        raise Unsupported(f"cannot run {argv[0]}", why=(err.strerror or str(err)).lower()) from err
+    finally:
+        for fd in moved.values():
+            os.close(fd)
 
 
 class Outcome(Record):

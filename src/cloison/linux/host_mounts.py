@@ -35,9 +35,9 @@ def unmount(path: str) -> None:
 
 def mountpoints(below: str) -> list[str]:
     """What is mounted below a directory, deepest last."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        targets = [_unescaped(line.split(" ")[4]) for line in file]
-    return [target for target in targets if target.startswith(f"{below}/")]
+    from cloison.linux.mount_table import read_mounts
+
+    return [row.target for row in read_mounts("/proc/self/mountinfo") if row.target.startswith(f"{below}/")]
 
 
 def is_mountpoint(path: str) -> bool:
@@ -47,9 +47,3 @@ def is_mountpoint(path: str) -> bool:
 
 def _text(text: str) -> bytearray:
     return bytearray(os.fsencode(text) + b"\0")
-
-
-def _unescaped(text: str) -> str:
-    """Blanks and the like come as octal numbers (proc_pid_mountinfo(5))."""
-    parts = text.split("\\")
-    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])

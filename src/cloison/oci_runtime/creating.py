@@ -58,7 +58,7 @@ def create(containers: Containers, container_id: str, *, bundle: Bundle, wishes:
     if wishes.inherited.env:
         spec = spec.replace(process=spec.process.replace(env=(*spec.process.env, *wishes.inherited.env)))
     with containers.claim(container_id):
-        attempt = _Creation(containers, container_id, bundle=bundle, spec=spec, wishes=wishes)
+        attempt = Creation(containers, container_id, bundle=bundle, spec=spec, wishes=wishes)
         try:
             return attempt.run()
         except BaseException:
@@ -79,7 +79,7 @@ def _readers(config: Config) -> tuple[str, ...]:
     return (*(("start",) if at_start else ()), *(("delete",) if hooks.poststop else ()))
 
 
-class _Creation:
+class Creation:
     """One try to create one container; what was made so far is in ``container``, which is on disk too."""
 
     def __init__(
@@ -121,8 +121,8 @@ class _Creation:
                 self._placeholder.close()
         if self._wishes.pid_file:
             write_pid_file(self._wishes.pid_file, self.container.pid)
-        assert self._session is not None
-        self._session.leave()
+        if self._session is not None:
+            self._session.leave()
         return self.container
 
     def _prepare_and_launch(self) -> None:
@@ -152,14 +152,20 @@ class _Creation:
         if self._group is None:
             return session
         try:
-            self._group.make(self.container.cgroup, reserved=True)
-        except BaseException as err:
+            self._make_group(self._group)
+        except BaseException:
             session.cancel()
-            if isinstance(err, Conflict) and cgroups.pids(self._group.layout, self.container.cgroup):
-                self._record(cgroup="")  # somebody else's, just made
             raise
         session.proceed()
         return session
+
+    def _make_group(self, group: cgroups.Group) -> None:
+        try:
+            group.make(self.container.cgroup, reserved=True)
+        except Conflict:
+            if cgroups.pids(group.layout, self.container.cgroup):
+                self._record(cgroup="")  # somebody else's, just made
+            raise
 
     def _place(self, layout: cgroups.Layout) -> cgroups.Placement:
         path = self._spec.linux.cgroups_path
@@ -300,10 +306,7 @@ class _Creation:
         """Those between the mounts and the change of the root."""
         from cloison.oci_runtime.hooks import run_hooks
 
-        self._met_hooks = True
-        # runtime-spec 1.0.1, where these hooks are from: once created, before the command
-        run_hooks("prestart", hooks.prestart, container=self.container, status="created")
-        run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
+        self._run_outer_hooks(hooks)
         if hooks.create_container:
             from cloison.oci_runtime.inner_hooks import inner_pid, of_creation
 
@@ -312,6 +315,14 @@ class _Creation:
                 "createContainer", hooks.create_container, container=self.container, status="creating", runner=runner,
                 pid=pid,
             )  # fmt: skip
+
+    def _run_outer_hooks(self, hooks: Hooks) -> None:
+        from cloison.oci_runtime.hooks import run_hooks
+
+        self._met_hooks = True
+        # runtime-spec 1.0.1, where these hooks are from: once created, before the command
+        run_hooks("prestart", hooks.prestart, container=self.container, status="created")
+        run_hooks("createRuntime", hooks.create_runtime, container=self.container, status="creating")
 
     def _note(self, pid: int) -> None:
         try:
@@ -326,8 +337,8 @@ class _Creation:
 
     def undo(self, log: Log) -> None:
         """Leave nothing: neither process, control group nor record."""
+        ending.kill_first(self.container)
         if self._session is not None:
-            ending.kill_first(self.container)
             self._session.close()
         try:
             hooks = self._spec.hooks.poststop if self._met_hooks else ()

@@ -65,18 +65,24 @@ def _depth(namespace: str, path: str) -> int:
         return 0
 
 
-def carry_out(ops: tuple[Op, ...]) -> None:
-    """Let the launcher's child do this, and end. Raises: LaunchFailed and its kinds, NotFound, Denied."""
+def carry_out(ops: tuple[Op, ...]) -> int:
+    """Let the launcher's child do this, and end; what `send-netlink` among it sent, else -1.
+
+    Raises: LaunchFailed and its kinds, NotFound, Denied.
+    """
     from cloison.runtime import launch
     from cloison.runtime.plan import op
 
     never = (op("await-start", "client"), op("exec", "/", "/"))  # we hang up
+    netlink = -1
     with launch.launch((op("new-namespaces"), *ops, *never)) as session:
         while True:
             message = session.receive()
             if message.error is not None:
                 raise message.error
+            if message.kind == "netlink":
+                netlink = message.fd
             if message.kind == "waiting":
-                return
+                return netlink
             if message.kind in ("closed", "exited"):
                 raise Internal("the launcher ended without a word")

@@ -30,7 +30,7 @@ def _create(call: Call) -> int:
     from cloison.oci_runtime.creating import create
     from cloison.oci_runtime.streams import check_terminal, connect_console
 
-    bundle = _read_bundle(call)
+    bundle = read_bundle_of(call)
     console = call.text("console-socket")
     check_terminal(terminal=bundle.config.spec.process.terminal, console=console, detached=True)
     socket = connect_console(console) if console else None
@@ -38,7 +38,7 @@ def _create(call: Call) -> int:
         Containers(call.root),
         call.id,
         bundle=bundle,
-        wishes=_wishes(call, socket.fileno() if socket else -1),
+        wishes=wishes_of(call, socket.fileno() if socket else -1),
         log=call.log,
     )
     return 0
@@ -48,7 +48,7 @@ def _run(call: Call) -> int:
     from cloison.oci_runtime.foreground import Foreground
     from cloison.oci_runtime.streams import check_terminal, connect_console
 
-    bundle = _read_bundle(call)
+    bundle = read_bundle_of(call)
     console, terminal = call.text("console-socket"), bundle.config.spec.process.terminal
     check_terminal(terminal=terminal, console=console, detached=call.switch("detach"))
     if call.switch("detach"):
@@ -71,7 +71,7 @@ def _create_and_start(call: Call, bundle: Bundle, *, console: int) -> Container:
     from cloison.oci_runtime.starting import start
 
     containers = Containers(call.root)
-    container = create(containers, call.id, bundle=bundle, wishes=_wishes(call, console), log=call.log)
+    container = create(containers, call.id, bundle=bundle, wishes=wishes_of(call, console), log=call.log)
     try:
         start(containers, call.id, log=call.log, cache=call.cache)
     except BaseException:
@@ -80,7 +80,7 @@ def _create_and_start(call: Call, bundle: Bundle, *, console: int) -> Container:
     return container
 
 
-def _read_bundle(call: Call) -> Bundle:
+def read_bundle_of(call: Call) -> Bundle:
     from cloison.oci_runtime.bundle import read_bundle
     from cloison.oci_runtime.containers import check_id
 
@@ -96,7 +96,7 @@ def _read_bundle(call: Call) -> Bundle:
     return read_bundle(bundle, config_path=call.text("config"))
 
 
-def _wishes(call: Call, console: int) -> Wishes:
+def wishes_of(call: Call, console: int) -> Wishes:
     from cloison.oci_runtime.creating import Wishes
     from cloison.oci_runtime.descriptors import inherited
 

@@ -33,6 +33,8 @@ VERBS: Mapping[str, str] = {
     "resume": "lifecycle RESUME",
     "update": "update UPDATE",
     "events": "events EVENTS",
+    "checkpoint": "checkpoint CHECKPOINT",
+    "restore": "restore RESTORE",
     "mounts": "mounts_verb MOUNTS",
     "spec": "spec_template SPEC",
     "features": "features FEATURES",
@@ -108,15 +110,13 @@ def _act(verb: Verb, argv: Sequence[str], *, top: Call, log: Log) -> int:
     return verb.action(
         Call(
             values, words, root=top.root, log=log, environ=top.environ, cache=top.cache, systemd=_wants_systemd(top),
-            cgroups=top.text("cgroup-manager") != "disabled",
+            cgroups=top.text("cgroup-manager") != "disabled", criu=top.text("criu"),
         )
     )  # fmt: skip
 
 
 def load_verb(name: str) -> Verb:
-    """Import the one module that defines a verb. Raises: InvalidArgument, Unsupported."""
-    if name in ("checkpoint", "restore"):
-        raise Unsupported(f"{name} is not supported")
+    """Import the one module that defines a verb. Raises: InvalidArgument."""
     if name not in VERBS:
         raise InvalidArgument(
             f"unknown command: {_one_line(name)[:64]}", hint="'cloison-oci --help' lists the commands"

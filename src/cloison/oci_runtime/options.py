@@ -44,11 +44,11 @@ class Verb:
 class Call:
     """One invocation: the options by name, the words, and the state root."""
 
-    __slots__ = ("_values", "cache", "cgroups", "environ", "log", "root", "systemd", "words")
+    __slots__ = ("_values", "cache", "cgroups", "criu", "environ", "log", "root", "systemd", "words")
 
     def __init__(
         self, values: dict[str, object], words: list[str], *, root: str, log: Log, environ: Mapping[str, str],
-        cgroups: bool = True, systemd: bool = False, cache: str = "",
+        cgroups: bool = True, systemd: bool = False, cache: str = "", criu: str = "",
     ) -> None:  # fmt: skip
         self._values = values
         self.words = words
@@ -56,6 +56,7 @@ class Call:
         self.log = log
         self.environ = environ
         self.cache = cache  # directory of compiled filters, the same for every state root
+        self.criu = criu  # the program, where it is not the installed one
         self.systemd = systemd  # whether those are made by systemd
         self.cgroups = cgroups  # whether containers get control groups of their own
 

@@ -14,11 +14,12 @@ def standard_streams(*, terminal: bool) -> Stdio:
     """The caller's own three descriptors, handed over; one that is closed is /dev/null."""
     if terminal:
         return Stdio(stdin="pty", stdout="pty", stderr="pty")
-    stdin, stdout, stderr = (f"fd:{fd}" if _is_open(fd) else "null" for fd in range(3))
+    stdin, stdout, stderr = (f"fd:{fd}" if is_open(fd) else "null" for fd in range(3))
     return Stdio(stdin=stdin, stdout=stdout, stderr=stderr)
 
 
-def _is_open(fd: int) -> bool:
+def is_open(fd: int) -> bool:
+    """Whether the number is a descriptor of this process."""
     try:
         os.fstat(fd)
     except OSError:
