@@ -39,6 +39,7 @@ WORK = "srv/work"
 COMMAND = """\
 ln -s /usr/local/lib/python3.11/dist-packages src
 export CLOISON_GUEST=1
+uname -sr
 python3 -m pytest --color=no --tb=short --junit-xml=out/report.xml -p no:cacheprovider --timeout={timeout} {arguments}
 """
 

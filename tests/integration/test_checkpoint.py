@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -13,18 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import CAN, COUNT, NEEDS, Counter, restore
 from harness import until
-from oci_bundle import OUTSIDE, Door, hook, in_user_namespace, subreaping
+from oci_bundle import Door, subreaping
 
-CRIU = shutil.which("criu", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-CAN = CRIU is not None and subprocess.run([CRIU, "check"], capture_output=True).returncode == 0
-
-pytestmark = [
-    pytest.mark.guest,
-    pytest.mark.skipif(not CAN, reason="needs criu, and a kernel that it can work with: make test-guest"),
-]
-
-COUNT = "i=0; while :; do i=$((i+1)); echo $i >>/data/count; sleep 0.1; done"
+pytestmark = [pytest.mark.guest, pytest.mark.skipif(not CAN, reason=NEEDS)]
 
 
 @pytest.fixture(autouse=True)
@@ -36,40 +28,6 @@ def subreaper() -> Iterator[None]:
 @pytest.fixture
 def images(door: Door) -> str:
     return str(door.home / "images")
-
-
-class Counter:
-    """A container that counts in its memory, and writes each number into a file of the host."""
-
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        self.data = door.home / "data"
-        self.data.mkdir()
-        bind = {"destination": "/data", "type": "bind", "source": str(self.data), "options": ["rbind", "rw"]}
-        door.config["mounts"].append(bind)
-
-    def start(self) -> int:
-        pid = self.door.start("t-count", "sh", "-c", COUNT)
-        self.go_on()
-        return pid
-
-    def numbers(self) -> list[int]:
-        file = self.data / "count"
-        return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    def go_on(self) -> None:
-        before = len(self.numbers())
-        until(lambda: len(self.numbers()) > before + 2, timeout_s=30, what="three more numbers")
-
-    def has_not_begun_again(self) -> bool:
-        numbers = self.numbers()
-        return numbers == list(range(1, len(numbers) + 1))
-
-
-def restore(door: Door, name: str, *words: str) -> int:
-    """Its pid; it is a child of ours from then on."""
-    door.ok("restore", "--detach", "--pid-file", str(door.bundle / "pid"), *words, name)
-    return int((door.bundle / "pid").read_text())
 
 
 def test_a_container_goes_on_where_it_was(door: Door, images: str) -> None:
@@ -129,7 +87,7 @@ def test_a_failed_restore_leaves_nothing(door: Door, images: str) -> None:
 
 
 TALK = (
-    "nc -l -p 5000 -e cat & until grep -q :1388 /proc/net/tcp; do sleep 0.1; done; i=0;"
+    "nc -l -p 5000 -e cat & until grep -q :1388 /proc/net/tcp6; do sleep 0.1; done; i=0;"
     " (while :; do i=$((i+1)); echo $i; sleep 0.1; done) | nc 127.0.0.1 5000 >>/data/count"
 )
 
@@ -185,39 +143,13 @@ def test_what_is_paused_stays_so(door: Door, images: str) -> None:
     counter.go_on()
 
 
-def test_a_bind_mount_is_where_the_bundle_has_it_now(door: Door, images: str) -> None:
-    counter = Counter(door)
-    counter.start()
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    last = counter.numbers()[-1]
-    counter.data = counter.data.rename(door.home / "elsewhere")
-    (counter.data / "count").unlink()
-    door.config["mounts"][-1]["source"] = str(counter.data)
-    door.write()
-    # A root file system that never saw the container: mount points are made again
-    (door.bundle / "rootfs" / "data").rmdir()
-    restore(door, "t-count", "--image-path", images)
-    counter.go_on()
-    assert counter.numbers()[0] == last + 1
-
-
-def test_a_bind_mount_that_the_bundle_has_no_more_is_named(door: Door, images: str) -> None:
-    counter = Counter(door)
-    counter.start()
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    del door.config["mounts"][-1]
-    door.write()
-    said = door.fails("restore", "--detach", "--image-path", images, "t-count")
-    assert said.startswith("cannot restore the mount on /data: ")
-
-
 def test_a_restored_command_ends_in_front_as_it_would_have(door: Door, images: str) -> None:
     counter = Counter(door)
     door.start("t-count", "sh", "-c", "until [ -e /data/go ]; do sleep 0.1; done; echo done; exit 7")
     door.ok("checkpoint", "--image-path", images, "t-count")
     words = door.argv("restore", "--image-path", images, "t-count")
     with subprocess.Popen(words, cwd=door.bundle, stderr=subprocess.PIPE, text=True) as running:
-        until(lambda: door("state", "t-count").code == 0, timeout_s=30, what="the restored container")
+        until(lambda: door("state", "t-count").returncode == 0, timeout_s=30, what="the restored container")
         (counter.data / "go").touch()
         assert (running.wait(30), running.stderr and running.stderr.read()) == (7, "")
     assert door.left() == []
@@ -243,112 +175,6 @@ def piped(door: Door, words: list[str]) -> Iterator[Iterator[int]]:
     os.close(writer)
     with open(reader) as file:
         yield (int(line) for line in file)
-
-
-def test_everything_of_a_usual_bundle_comes_back(door: Door, images: str) -> None:
-    """`spec`'s own: a read-only root, a cgroup namespace and its mount, masked and read-only paths, limits."""
-    own, door.config = door.config, json.loads((spec_of(door) / "config.json").read_text())
-    door.config["process"].update(terminal=False, env=own["process"]["env"])
-    door.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
-    counter = Counter(door)
-    (door.bundle / "rootfs" / "data").mkdir()
-    counter.start()
-    views = [
-        "cat /proc/self/cgroup", "cat /proc/mounts", "cat /proc/kcore | wc -c", "ls /sys/firmware",
-        "cat /sys/fs/cgroup/memory.max", "touch /x 2>&1",
-    ]  # fmt: skip
-    before = [door("exec", "t-count", "sh", "-c", view).stdout for view in views]
-    assert before[4] == f"{64 << 20}\n"
-    assert "Read-only" in before[5]
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    restore(door, "t-count", "--image-path", images)
-    counter.go_on()
-    assert counter.has_not_begun_again()
-    after = [door("exec", "t-count", "sh", "-c", view).stdout for view in views]
-    assert sorted(after[1].splitlines()) == sorted(before[1].splitlines())
-    assert after[:1] + after[2:] == before[:1] + before[2:]
-
-
-def spec_of(door: Door) -> Path:
-    directory = door.home / "spec"
-    directory.mkdir()
-    door.ok("spec", "--bundle", str(directory))
-    return directory
-
-
-def test_a_network_namespace_by_path_is_joined_again(door: Door, images: str) -> None:
-    subprocess.run(["ip", "netns", "add", "t-criu"], check=True)
-    try:
-        counter = Counter(door)
-        for namespace in door.config["linux"]["namespaces"]:
-            if namespace["type"] == "network":
-                namespace["path"] = "/run/netns/t-criu"
-        counter.start()
-        door.ok("checkpoint", "--image-path", images, "t-count")
-        pid = restore(door, "t-count", "--image-path", images)
-        counter.go_on()
-        assert os.path.samefile(f"/proc/{pid}/ns/net", "/run/netns/t-criu")
-        door.ok("delete", "--force", "t-count")
-    finally:
-        subprocess.run(["ip", "netns", "del", "t-criu"], check=True)
-
-
-def test_a_user_namespace_is_restored(door: Door, images: str) -> None:
-    in_user_namespace(door)
-    counter = Counter(door)
-    os.chown(counter.data, OUTSIDE, OUTSIDE)
-    counter.start()
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    pid = restore(door, "t-count", "--image-path", images)
-    counter.go_on()
-    assert counter.has_not_begun_again()
-    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(OUTSIDE), "1000"]
-
-
-@pytest.mark.skipif(not os.path.isdir("/run/systemd/system"), reason="needs systemd as PID 1")
-def test_a_restored_container_is_a_unit_again(door: Door, images: str) -> None:
-    counter = Counter(door)
-    door.write("sh", "-c", COUNT)
-    door.ok("--systemd-cgroup", "run", "--detach", "t-count")
-    counter.go_on()
-    door.ok("--systemd-cgroup", "checkpoint", "--image-path", images, "t-count")
-    door.ok("--systemd-cgroup", "restore", "--detach", "--image-path", images, "t-count")
-    counter.go_on()
-    pid = door.state("t-count")["pid"]
-    assert Path(f"/proc/{pid}/cgroup").read_text() == "0::/system.slice/cloison-t-count.scope\n"
-    shown = subprocess.run(["systemctl", "is-active", "cloison-t-count.scope"], capture_output=True, text=True)
-    assert shown.stdout == "active\n"
-
-
-@pytest.mark.parametrize("mode", ["soft", "full", "ignore"])
-def test_limits_count_whatever_criu_does_of_groups(door: Door, images: str, mode: str) -> None:
-    counter = Counter(door)
-    door.config["linux"]["resources"] = {"pids": {"limit": 33}}
-    counter.start()
-    words = ["--manage-cgroups-mode", mode, "--image-path", images]
-    door.ok("checkpoint", *words, "t-count")
-    pid = restore(door, "t-count", *words)
-    counter.go_on()
-    group = Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
-    assert (group, Path("/sys/fs/cgroup", group, "pids.max").read_text()) == ("cloison-oci-t-count", "33\n")
-
-
-def test_hooks_of_the_host_see_the_new_namespaces(door: Door, images: str) -> None:
-    counter = Counter(door)
-    counter.start()
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    log = door.home / "hooks"
-    door.config["hooks"] = {kind: [hook(log, kind)] for kind in ("createRuntime", "poststart", "poststop")}
-    door.write()
-    pid = restore(door, "t-count", "--image-path", images)
-    name, _, state = log.read_text().splitlines()[0].split(" ", 2)
-    assert (name, json.loads(state)["pid"]) == ("createRuntime", pid)
-    door.config["hooks"] = {"createRuntime": [hook(log, "failing", code=3)]}
-    door.write()
-    door.ok("delete", "--force", "t-count")
-    assert [line.split(" ")[0] for line in log.read_text().splitlines()] == ["createRuntime", "poststop"]
-    assert "exit code 3" in door.fails("restore", "--detach", "--image-path", images, "t-count")
-    assert (door.left(), door.groups()) == ([], [])
 
 
 def test_a_terminal_is_handed_over_again(door: Door, images: str) -> None:

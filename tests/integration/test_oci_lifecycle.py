@@ -212,7 +212,9 @@ def test_unknown_verbs_options_and_drivers_are_errors(door: Door) -> None:
         assert "systemd is not running" in door.fails("--systemd-cgroup", "list")
     assert "invalid cgroup-manager" in door.fails("--cgroup-manager", "other", "list")
     assert "requires exactly 1" in door.fails("state")
-    assert "not supported" in door.fails("checkpoint", "--help")
+    assert "--criu" in door.ok("--help")
+    assert "[--pre-dump]" in door.ok("checkpoint", "--help")
+    assert "Debian's package criu" in door.fails("--criu", "/no/such/criu", "restore", "t-x")
 
 
 @pytest.mark.parametrize("name", ["crun", "runc", "other"])

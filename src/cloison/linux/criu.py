@@ -37,7 +37,8 @@ _OPTIONS = {
     "parent_img": 14, "track_mem": 15, "auto_dedup": 16, "work_dir_fd": 17, "link_remap": 18, "ext_mnt": 23,
     "manage_cgroups": 24, "cg_root": 25, "rst_sibling": 26, "inherit_fd": 27, "manage_cgroups_mode": 34,
     "external": 37, "empty_ns": 38, "join_ns": 39, "freeze_cgroup": 44, "tcp_skip_in_flight": 46, "lazy_pages": 48,
-    "orphan_pts_master": 50, "config_file": 51, "lsm_profile": 53, "lsm_mount_context": 63, "network_lock": 64,
+    "orphan_pts_master": 50, "config_file": 51, "lsm_profile": 53, "cgroup_yard": 60, "lsm_mount_context": 63,
+    "network_lock": 64,
 }  # fmt: skip
 # The messages inside: those of two fields, which are 1 and 2
 _PAIRS = {
@@ -60,10 +61,8 @@ def installed(program: str = "") -> str:
     """The program's path. Raises: Unsupported."""
     path = find(program or "criu")
     if not path:
-        raise Unsupported(
-            "checkpoint and restore need criu", why=f"{program or 'criu'} is not installed",
-            hint="install Debian's package criu (apt-get install criu)",
-        )  # fmt: skip
+        why = f"{program or 'criu'} is not installed (Debian's package criu)"
+        raise Unsupported("checkpoint and restore need criu", why=why)
     return path
 
 

@@ -10,6 +10,7 @@ class Mounted(Record):
     device: str  # "major:minor"
     root: str  # the part of the file system that is shown
     target: str
+    options: str  # of the mount itself: "ro,nosuid,relatime"
     kind: str  # the file system's type
 
 
@@ -28,7 +29,7 @@ def parse_mounts(text: str) -> list[Mounted]:
         found.append(
             Mounted(
                 id=int(fields[0]), device=fields[2], root=_unescaped(fields[3]), target=_unescaped(fields[4]),
-                kind=fields[after + 1],
+                options=fields[5], kind=fields[after + 1],
             )
         )  # fmt: skip
     return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 
-from cloison.errors import CloisonError, Conflict, InvalidArgument, Unavailable, Unsupported
+from cloison.errors import CloisonError, Conflict, Denied, InvalidArgument, Unavailable, Unsupported
 from cloison.linux import cgroups, criu
+from cloison.linux.private_mounts import PrivateMounts
 from cloison.oci_runtime.containers import Containers
 from cloison.oci_runtime.criu_verbs import (
     DESCRIPTORS_FILE,
@@ -19,6 +20,7 @@ from cloison.oci_runtime.criu_verbs import (
     common_options,
     converse,
     failure,
+    group_yard,
 )
 from cloison.oci_runtime.external_mounts import descriptor_mount, find_external, look
 from cloison.oci_runtime.options import Call, Verb
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cloison.linux.mount_table import Mounted
     from cloison.oci.runtime import Spec
     from cloison.oci_runtime.containers import Container
+    from cloison.oci_runtime.external_mounts import External
 
 _LOG = "dump.log"
 _MOST_FDS = 256
@@ -136,11 +139,11 @@ def _dump(
     if not pre_dump:
         rows, mounts = _mounts(container, spec)
         descriptors = list_descriptors(container.pid, mounts={row.id for row in rows})
-        options["ext_mnt"] = mounts
+        options["ext_mnt"] = [(mount.name, mount.name) for mount in mounts]
         external += [word for word in descriptors if word.startswith("file[")]
-        directories.write_list(DESCRIPTORS_FILE, descriptors)
-        directories.write_list(MOUNTS_FILE, list(dict.fromkeys(name for _, name in mounts)))
-    with criu.Worker(program) as worker:
+        directories.write(DESCRIPTORS_FILE, descriptors)
+        directories.write(MOUNTS_FILE, [mount.words for mount in mounts])
+    with _start_worker(program, container, call, directories=directories, options=options) as worker:
         worker.ask(criu.SINGLE_PRE_DUMP if pre_dump else criu.DUMP, options)
         what = f"cannot checkpoint container {container.id}"
         try:
@@ -151,6 +154,23 @@ def _dump(
             raise failure(what, notice, log=f"{directories.work}/{_LOG}")
 
 
+def _start_worker(
+    program: str, container: Container, call: Call, *, directories: Directories, options: dict[str, object]
+) -> criu.Worker:
+    if cgroups.read_layout().legacy:
+        return criu.Worker(program)
+    yard = Containers(call.root).path(container.id)
+    try:
+        with PrivateMounts() as mounts:
+            mounts.gather(group_yard(), on=yard)
+            options["cgroup_yard"] = yard
+            directories.open_again()
+            return criu.Worker(program)
+    except OSError as err:
+        why = f"mount: {os.strerror(err.errno or 0).lower()}"
+        raise Denied(f"cannot checkpoint container {container.id}", why=why) from err
+
+
 def _tell_status(call: Call, notice: Notice) -> None:
     """runc's: one byte as soon as the pages can be asked for."""
     if notice.script == "status-ready" and call.given("status-fd"):
@@ -159,7 +179,7 @@ def _tell_status(call: Call, notice: Notice) -> None:
         os.close(fd)
 
 
-def _mounts(container: Container, spec: Spec) -> tuple[list[Mounted], list[tuple[str, str]]]:
+def _mounts(container: Container, spec: Spec) -> tuple[list[Mounted], list[External]]:
     has_own = any(namespace.type == "cgroup" for namespace in spec.linux.namespaces)
     rows, view = look(container.pid, spec, group=container.cgroup if has_own else "")
     return rows, find_external(rows, view)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from cloison.errors import Denied, InvalidArgument, NotFound, Unavailable, Unsupported
 from cloison.linux import criu
+from cloison.linux.cgroup_layout import read_layout
 from cloison.linux.command import find
 from cloison.store.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from cloison.errors import CloisonError
     from cloison.linux.criu import Notice, Worker
@@ -90,6 +92,16 @@ def check_namespaces(spec: Spec, what: str) -> None:
             raise Unsupported(f"cannot {what} a container", why=f"its {kind} namespace is not its own")
 
 
+def group_yard() -> dict[str, tuple[str, str]]:
+    """Version 2 of the control groups as CRIU looks for it, for `PrivateMounts.gather`.
+
+    It would mount the tree anew, in the host's cgroup namespace, and so take nsdelegate and memory_recursiveprot from
+    the whole machine (cgroup-v2.rst, "Mounting": "can only be set on mount or modified through remount from init").
+    """
+    unified = read_layout().unified
+    return {"unified": (unified, "nosuid,nodev,noexec")} if unified else {}
+
+
 class Directories:
     """Where CRIU's images and its log are; a context manager that closes. Raises: NotFound, Denied, InvalidArgument."""
 
@@ -107,25 +119,52 @@ class Directories:
     def options(self) -> dict[str, object]:
         return {"images_dir_fd": self._fds[0], "work_dir_fd": self._fds[-1]}
 
-    def write_list(self, name: str, words: Sequence[str]) -> None:
+    def let_in(self, uid: int) -> None:
+        """Make a user namespace's root the owner: it reads the images itself, and nobody else may. Raises: OSError."""
+        os.fchown(self._fds[0], uid, -1)
+        for name in os.listdir(self._fds[0]):
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fds[0])
+            except OSError:
+                continue  # the link to an earlier one
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                os.fchown(fd, uid, -1)
+            os.close(fd)
+
+    def write(self, name: str, document: object) -> None:
+        """Beside the images."""
         from cloison.store.atomic import write_file
 
-        write_file(f"{self.images}/{name}", dumps(list(words)), durable=False)
+        write_file(f"{self.images}/{name}", dumps(document), durable=False)
 
-    def read_list(self, name: str) -> list[str] | None:
-        """None when there is no such file. Raises: InvalidArgument."""
+    def read_texts(self, name: str) -> list[str]:
+        """A list, empty when there is no such file. Raises: InvalidArgument."""
+        words = self._read(name)
+        return _texts(words, f"{self.images}/{name}") if words is not None else []
+
+    def read_rows(self, name: str, *, width: int) -> list[list[str]] | None:
+        """A list of lists of this length; None when there is no such file. Raises: InvalidArgument."""
+        path, rows = f"{self.images}/{name}", self._read(name)
+        if rows is None:
+            return None
+        if not isinstance(rows, list):
+            raise InvalidArgument(f"cannot read {path}", why="it is not a list")
+        texts = [_texts(row, path) for row in rows]
+        if any(len(row) != width for row in texts):
+            raise InvalidArgument(f"cannot read {path}", why=f"a row has not {width} fields")
+        return texts
+
+    def _read(self, name: str) -> object:
         from cloison.store.atomic import read_file
 
         path = f"{self.images}/{name}"
         try:
-            words = loads(read_file(path, limit=_MAX_LIST))
+            return loads(read_file(path, limit=_MAX_LIST))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as err:
             raise InvalidArgument(f"cannot read {path}", why=str(err)) from err
-        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-            raise InvalidArgument(f"cannot read {path}", why="it is not a list of texts")
-        return words
 
     def open_again(self) -> None:
         """By the mounts that this thread sees now: CRIU mounts on them, and can in its own mount namespace alone."""
@@ -143,6 +182,21 @@ class Directories:
 
     def __exit__(self, *_failure: object) -> None:
         self.close()
+
+
+def let_users_in(directories: Directories, spec: Spec) -> None:
+    """Root of the container's user namespace, where it has one."""
+    from cloison.oci.config_mounts import host_id
+
+    root = host_id(0, spec.linux.uid_mappings)
+    if spec.linux.uid_mappings and root >= 0:
+        directories.let_in(root)
+
+
+def _texts(words: object, path: str) -> list[str]:
+    if not (isinstance(words, list) and all(isinstance(word, str) and "\0" not in word for word in words)):
+        raise InvalidArgument(f"cannot read {path}", why="it is not a list of texts")
+    return words
 
 
 def _open_directory(path: str, *, make: bool) -> int:

@@ -1,7 +1,6 @@
 """Mounts of a container that come from outside, and whose contents therefore stay there when it is checkpointed.
 
-CRIU must be told of each, by a name that is in the image and that says at restore what is to be mounted there. The name
-is the destination of config.json's bind mount, /dev/null of a file that is masked, else the mount point.
+CRIU must be told of each, by a name that is in the image, and at restore of what is to be mounted in its place.
 """
 
 from __future__ import annotations
@@ -28,6 +27,19 @@ _NULL_NUMBER = os.makedev(1, 3)
 # File systems of which one mount is as good as another: CRIU makes its own
 _MADE_ANEW = ("proc", "sysfs", "mqueue")
 _GROUPS = ("cgroup", "cgroup2")
+
+
+class External(Record):
+    """One that comes from outside."""
+
+    name: str  # in the image: the mount point
+    wanted: str  # what it was made for: the destination in config.json, /dev/null for what is masked
+    options: str  # "ro,nosuid,relatime"
+
+    @property
+    def words(self) -> list[str]:
+        """As it is kept beside the image."""
+        return [self.name, self.wanted, self.options]
 
 
 class View(Record):
@@ -63,9 +75,13 @@ def look(pid: int, spec: Spec, *, group: str) -> tuple[list[Mounted], View]:
     return rows, View(host_devices=devices, names=names, nulls=nulls, group=group)
 
 
-def find_external(rows: Iterable[Mounted], view: View) -> list[tuple[str, str]]:
-    """(mount point, name) of each mount that comes from outside. Pure."""
-    return [(row.target, _name(row, view)) for row in rows if row.target != "/" and _is_external(row, view)]
+def find_external(rows: Iterable[Mounted], view: View) -> list[External]:
+    """Those that come from outside. Pure."""
+    return [
+        External(name=row.target, wanted=_wanted(row, view), options=row.options)
+        for row in rows
+        if row.target != "/" and _is_external(row, view)
+    ]
 
 
 def _is_external(row: Mounted, view: View) -> bool:
@@ -78,7 +94,7 @@ def _is_external(row: Mounted, view: View) -> bool:
     return True
 
 
-def _name(row: Mounted, view: View) -> str:
+def _wanted(row: Mounted, view: View) -> str:
     return NULL if row.id in view.nulls else view.names.get(row.id, row.target)
 
 
@@ -118,8 +134,15 @@ def descriptor_mount(fd: int | str, *, pid: int | str = "self") -> int:
         return -1
 
 
-def sources(names: Iterable[str], spec: Spec, *, groups: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(name, path on the host) for each name in an image, as this bundle has it.
+def named_in(spec: Spec) -> list[External]:
+    """Those of a checkpoint that another runtime made: runc and crun name mounts by their destination."""
+    binds = [mount for mount in spec.mounts if mount.type == "bind"]
+    found = [External(name=mount.target, wanted=mount.target, options=",".join(mount.options)) for mount in binds]
+    return [External(name=NULL, wanted=NULL, options=""), *found]
+
+
+def find_sources(external: Iterable[External], spec: Spec, *, groups: Mapping[str, str]) -> list[tuple[External, str]]:
+    """Each with the path on the host that this bundle has for it.
 
     ``groups``: the same for cgroup mounts. An image is not to be trusted: nothing is mounted that the bundle does not
     name. Raises: InvalidArgument.
@@ -127,14 +150,15 @@ def sources(names: Iterable[str], spec: Spec, *, groups: Mapping[str, str]) -> l
     binds = {mount.target: mount.source for mount in spec.mounts if mount.type == "bind"}
     devices = {device.path for device in spec.linux.devices}
     found = []
-    for name in names:
-        if name == NULL or (name in devices and name not in binds):
-            found.append((name, name))
-        elif source := binds.get(name) or groups.get(name) or _below(name, binds):
-            found.append((name, source))
+    for one in external:
+        wanted = one.wanted
+        if source := binds.get(wanted) or groups.get(wanted) or _below(wanted, binds):
+            found.append((one, source))
+        elif wanted == NULL or wanted in devices:
+            found.append((one, wanted))
         else:
             why = "the checkpoint has a mount from outside there, and config.json has none"
-            raise InvalidArgument(f"cannot restore the mount on {name}", why=why, hint="add it to mounts")
+            raise InvalidArgument(f"cannot restore the mount on {one.name}", why=why, hint="add it to mounts")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloison.linux.capabilities import CAPABILITIES
+from cloison.linux.command import find
 from cloison.linux.seccomp_flags import FLAGS
 from cloison.oci.config_scheduling import MEMORY_FLAGS, MEMORY_MODES
 from cloison.oci_runtime.log import say
@@ -28,7 +29,7 @@ _ARCHITECTURES = {
 }  # fmt: skip
 
 
-def _features(_call: Call) -> int:
+def _features(call: Call) -> int:
     from cloison import __version__
 
     say(dumps({
@@ -55,7 +56,11 @@ def _features(_call: Call) -> int:
             "netDevices": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
-        "annotations": {"org.cloison.version": __version__},
+        "annotations": {
+            "org.cloison.version": __version__,
+            # The name that callers know: podman and containerd look for runc's
+            "org.opencontainers.runc.checkpoint.enabled": "true" if find(call.criu or "criu") else "false",
+        },
         "potentiallyUnsafeConfigAnnotations": ["run.oci."],
     }) + "\n")  # fmt: skip
     return 0

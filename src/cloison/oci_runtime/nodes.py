@@ -17,7 +17,7 @@ _KINDS = {"b": stat.S_IFBLK, "c": stat.S_IFCHR, "u": stat.S_IFCHR, "p": stat.S_I
 
 
 class Nodes:
-    """Nodes in a directory of our own, which nobody else may enter; gone when closed, by when they are mounted."""
+    """Nodes in a directory of our own, which nobody else may enter, and which goes with the container's record."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -49,9 +49,6 @@ class Nodes:
         return device.replace(tree=self._fds[-1])
 
     def close(self) -> None:
-        """The kernel mounts no file without a name (move_mount(2), ENOENT): not before the launcher is through."""
+        """The descriptors. The nodes stay as long as the container: CRIU knows no mounts of what has no name."""
         while self._fds:
             os.close(self._fds.pop())
-        for name in os.listdir(self._directory):
-            os.unlink(f"{self._directory}/{name}")
-        os.rmdir(self._directory)

@@ -24,8 +24,10 @@ from cloison.oci_runtime.criu_verbs import (
     common_options,
     converse,
     failure,
+    group_yard,
+    let_users_in,
 )
-from cloison.oci_runtime.external_mounts import NULL, make_targets, sources
+from cloison.oci_runtime.external_mounts import External, find_sources, make_targets, named_in
 from cloison.oci_runtime.streams import is_open
 
 TYPE_CHECKING = False
@@ -75,6 +77,7 @@ class _Restoration(Creation):
         if self._spec.linux.rdt is not None:
             self._allot(self._spec.linux.rdt)
         make_targets(self._spec)
+        let_users_in(self._directories, self._spec)
         namespaces = _open_namespaces(self._spec)
         try:
             self._restore(placement, list(namespaces.items()))
@@ -95,7 +98,7 @@ class _Restoration(Creation):
             inherited.append((key, fd))
         options["inherit_fd"] = inherited
         log = f"{self._directories.work}/{_LOG}"
-        with self._start_worker(descriptors) as worker:
+        with self._start_worker(descriptors, options=options) as worker:
             if options["manage_cgroups_mode"] == criu.IGNORE:  # then they are where CRIU is
                 _enter(placement, worker.pid)
             worker.ask(criu.RESTORE, options)
@@ -107,17 +110,34 @@ class _Restoration(Creation):
                 raise failure(self._what(), notice, log=log)
             self._note(notice.pid)
 
-    def _start_worker(self, descriptors: Sequence[int]) -> criu.Worker:
-        """CRIU wants its root on a mount point: one that nobody else sees, and that goes with it."""
+    def _start_worker(self, descriptors: Sequence[int], *, options: dict[str, object]) -> criu.Worker:
+        """It sees mounts that nobody else sees, and that go with it: the root, and what comes from outside.
+
+        The root it wants on a mount point. All have their options before CRIU mounts them: 3.17 to 4.2 make no root
+        read-only, and of two mounts of one file system they restore the first one's options alone, so that the second
+        would be writable (mount-v2.c, do_bind_mount_v2).
+        """
         root = self._spec.root.mount.source
+        sources, yard = self._external_sources(), self._containers.path(self.container.id)
         try:
             with PrivateMounts() as mounts:
-                mounts.make_mount_point(root)
+                mounts.make_mount_point(root, read_only=self._spec.root.readonly)
+                places = {str(index): (path, one.options) for index, (one, path) in enumerate(sources)}
+                mounts.gather({**places, **group_yard()}, on=yard)
+                options["ext_mnt"] = [(one.name, f"{yard}/{index}") for index, (one, _) in enumerate(sources)]
+                options["cgroup_yard"] = yard
                 self._directories.open_again()
                 return criu.Worker(self._program, descriptors=descriptors)
         except OSError as err:
-            why = os.strerror(err.errno or 0).lower()
-            raise Denied(f"cannot make {root} a mount point", why=why, hint="run as root on the host") from err
+            raise Denied(self._what(), why=f"mount: {os.strerror(err.errno or 0).lower()}") from err
+
+    def _external_sources(self) -> list[tuple[External, str]]:
+        rows = self._directories.read_rows(MOUNTS_FILE, width=3)
+        if rows is None:  # another runtime's checkpoint
+            external = named_in(self._spec)
+        else:
+            external = [External(name=name, wanted=wanted, options=options) for name, wanted, options in rows]
+        return find_sources(external, self._spec, groups=_group_mounts(self._spec, self.container.cgroup))
 
     def _options(self) -> dict[str, object]:
         call, spec = self._call, self._spec
@@ -125,16 +145,12 @@ class _Restoration(Creation):
         for name in ("lsm-profile", "lsm-mount-context"):
             if call.given(name):
                 options[name.replace("-", "_")] = call.text(name)
-        names = self._directories.read_list(MOUNTS_FILE)
-        if names is None:  # another runtime's checkpoint
-            names = [NULL, *(mount.target for mount in spec.mounts if mount.type == "bind")]
         options.update(
             **self._directories.options(),
             log_file=_LOG,
             root=spec.root.mount.source,
             rst_sibling=True,  # our child: who started us, or we, waits for it
             evasive_devices=True,
-            ext_mnt=sources(names, spec, groups=_group_mounts(spec, self.container.cgroup)),
             join_ns=[
                 (_JOINED[namespace.type], namespace.path)
                 for namespace in spec.linux.namespaces
@@ -155,7 +171,7 @@ class _Restoration(Creation):
     def _descriptors(self) -> list[tuple[str, int]]:
         """(name in the checkpoint, our number) of those that led out of the container, as far as we have others."""
         ours = (*range(_STANDARD), *self._wishes.inherited.fds)
-        words = self._directories.read_list(DESCRIPTORS_FILE) or []
+        words = self._directories.read_texts(DESCRIPTORS_FILE)
         return [
             # Without its first letter, as a path without its slash, CRIU takes our descriptor itself, and does not open
             # the file anew (files-reg.c, open_path)
