@@ -68,7 +68,7 @@ class PrivateMounts:
 
         ``on`` is covered. Raises: OSError.
         """
-        with Fd(new_file_system("tmpfs", ("mode=700",))) as tree:
+        with Fd(new_file_system("tmpfs", ("mode=711",))) as tree:
             attach(tree.number, on)
         for name, (path, options) in sources.items():
             _mount(path, options, place=f"{on}/{name}")

@@ -120,8 +120,11 @@ class Directories:
         return {"images_dir_fd": self._fds[0], "work_dir_fd": self._fds[-1]}
 
     def let_in(self, uid: int) -> None:
-        """Make a user namespace's root the owner: it reads the images itself, and nobody else may. Raises: OSError."""
-        os.fchown(self._fds[0], uid, -1)
+        """For a user namespace's root, who reads the images itself; nobody else may. Raises: OSError.
+
+        In CRIU that is at first the host's root without his rights, and later this one: hence group and owner.
+        """
+        _share(self._fds[0], uid, bits=0o070)
         for name in os.listdir(self._fds[0]):
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fds[0])
@@ -129,7 +132,7 @@ class Directories:
                 continue  # the link to an earlier one
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.fchown(fd, uid, -1)
+                _share(fd, uid, bits=0o060)
             os.close(fd)
 
     def write(self, name: str, document: object) -> None:
@@ -182,6 +185,11 @@ class Directories:
 
     def __exit__(self, *_failure: object) -> None:
         self.close()
+
+
+def _share(fd: int, uid: int, *, bits: int) -> None:
+    os.fchown(fd, uid, 0)
+    os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | bits)
 
 
 def let_users_in(directories: Directories, spec: Spec) -> None:
