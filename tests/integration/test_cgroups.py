@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from cloison.errors import CloisonError, Conflict
-from cloison.linux import cgroups, device_filter, proc
+from cloison.linux import cgroup_processes, cgroups, device_filter, proc
 from cloison.linux.libc import BPF, address_of, syscall
 from cloison.model.container import Resources
 from cloison.oci.runtime import DeviceRule
+from harness import until
 
 pytestmark = pytest.mark.guest
 
@@ -126,7 +127,7 @@ def test_half_a_processor_is_half_a_processor(make: Make, start: Starter) -> Non
     )
     child = start(placement, sys.executable, "-S", "-c", script)
     share = float(child.communicate(timeout=30)[0])
-    assert 0.1 < share < 0.65  # the machine may have less to give, never more
+    assert 0 < share < 0.65  # the machine may have less to give, never more
 
 
 def test_devices_outside_the_list_cannot_be_opened(make: Make, start: Starter) -> None:
@@ -157,34 +158,38 @@ def test_the_version_2_device_filter_is_enforced_by_the_kernel(start: Starter) -
 
 @pytest.mark.skipif(not LAYOUT.unified, reason="needs a cgroup version 2 tree")
 def test_a_device_filter_goes_with_its_group() -> None:
-    before = programs()
+    made: set[int] = set()  # by us, or by somebody else who removes his as well
     for _cycle in range(20):
+        before = programs()
         os.makedirs(f"{LAYOUT.unified}/{PATH}")
         device_filter.attach(f"{LAYOUT.unified}/{PATH}", NULL_ONLY)
+        made |= programs() - before
         cgroups.remove(LAYOUT, PATH)
+    assert len(made) >= 20
     deadline = time.monotonic() + 10
-    while programs() > before and time.monotonic() < deadline:
+    while programs() & made and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert programs() <= before
+    assert not programs() & made
 
 
-def programs() -> int:
-    """How many BPF programs the kernel holds (bpf(2), BPF_PROG_GET_NEXT_ID)."""
-    count = identifier = 0
+def programs() -> set[int]:
+    """The numbers of all BPF programs that the kernel holds (bpf(2), BPF_PROG_GET_NEXT_ID)."""
+    found: set[int] = set()
+    identifier = 0
     while True:
         attributes = bytearray(struct.pack("=III", identifier, 0, 0))
         try:
             syscall(BPF[os.uname().machine], 11, address_of(attributes), len(attributes))
         except FileNotFoundError:
-            return count
+            return found
         identifier = struct.unpack("=III", attributes)[1]
-        count += 1
+        found.add(identifier)
 
 
 def test_the_frozen_stand_still_and_go_on(make: Make, start: Starter) -> None:
     placement = make()
     child = start(placement, sys.executable, "-S", "-c", "import time\nwhile True: pass")
-    time.sleep(0.1)
+    until(lambda: ticks(child.pid) > 0, what="its first tick")
     cgroups.freeze(LAYOUT, PATH, frozen=True)
     assert cgroups.is_frozen(LAYOUT, PATH)
     before = ticks(child.pid)
@@ -192,8 +197,7 @@ def test_the_frozen_stand_still_and_go_on(make: Make, start: Starter) -> None:
     assert ticks(child.pid) == before
     cgroups.freeze(LAYOUT, PATH, frozen=False)
     assert not cgroups.is_frozen(LAYOUT, PATH)
-    time.sleep(0.5)
-    assert ticks(child.pid) > before
+    until(lambda: ticks(child.pid) > before, what="another tick")
 
 
 def ticks(pid: int) -> int:
@@ -248,6 +252,18 @@ def test_version_1_alone_freezes_and_removes_the_frozen(start: Starter) -> None:
     finally:
         cgroups.remove(layout, PATH)
     assert child.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.skipif("freezer" not in LAYOUT.legacy, reason="needs the version 1 freezer")
+def test_a_process_that_ends_while_it_is_taken_out_of_a_foreign_freezer_is_no_error(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    os.makedirs(f"{LAYOUT.legacy['freezer']}/{PATH}")
+    with subprocess.Popen(["true"]) as child:
+        monkeypatch.setattr(cgroup_processes, "read_text", lambda _file: f"7:freezer:/elsewhere-{child.wait()}\n")
+        cgroups.leave_foreign_freezer(LAYOUT, PATH, pid=child.pid)
+    monkeypatch.undo()
 
 
 def test_groups_that_the_container_made_are_removed_with_their_processes(make: Make, start: Starter) -> None:
@@ -313,7 +329,7 @@ def test_groups_are_made_while_somebody_takes_their_empty_parent_away() -> None:
     failures: list[BaseException] = []
 
     def take_away() -> None:
-        while not done.is_set():
+        while not done.wait(0.001):
             for root in LAYOUT.all_roots():
                 with contextlib.suppress(OSError):
                     os.rmdir(f"{root}/{PARENT}")

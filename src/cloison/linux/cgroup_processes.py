@@ -71,10 +71,10 @@ def leave_foreign_freezer(layout: Layout, path: str, *, pid: int) -> None:
         return
     try:
         rows = [row.split(":", 2) for row in read_text(f"/proc/{pid}/cgroup").splitlines()]
+        if any(names == "freezer" and place != f"/{path}" for _, names, place in rows):
+            write_if_there(f"{freezer}/{path}/cgroup.procs", str(pid))
     except (FileNotFoundError, ProcessLookupError, NotFound):
-        return
-    if any(names == "freezer" and place != f"/{path}" for _, names, place in rows):
-        write_if_there(f"{freezer}/{path}/cgroup.procs", str(pid))
+        return  # it has ended, and is in no group before its parent has heard of that
 
 
 def is_frozen(layout: Layout, path: str) -> bool:
