@@ -1,5 +1,5 @@
 # make run     everything needed, then the main job: a guided tour of a real container (needs root, or sudo)
-# make test    everything needed, then the lints and all tests
+# make test    everything needed, then the lints and all tests, side by side
 # make test-guest  only those that need another kernel than this one, or systemd: in a machine of their own (QEMU)
 # make bench   everything needed, then the comparison with runc, crun, docker and podman
 # make lint    ruff, mypy, import-linter, the C compiler's warnings, codespell
@@ -36,9 +36,8 @@ run: set-up-run
 	@$(SUDO) env PATH="$(abspath $(BIN)):$$PATH" scripts/tour.sh
 
 test: set-up-test lint
-	$(AS_ROOT) $(BIN)/python -m pytest $(PYTEST_ARGS)
 	@scripts/install-packages.sh $(PYTHON) $(GUEST_PACKAGES) || true
-	$(AS_ROOT) $(BIN)/python tests/guest/machine.py || [ $$? -eq 77 ] # 77: it cannot be run here, and has said why
+	$(AS_ROOT) $(BIN)/python tests/side_by_side.py $(PYTEST_ARGS)
 
 test-guest: packages-guest $(VENV)/.dev $(LAUNCHER)
 	$(AS_ROOT) $(BIN)/python tests/guest/machine.py $(PYTEST_ARGS)

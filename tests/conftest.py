@@ -1,26 +1,55 @@
-"""For every test: time limits and order. Unit tests come first, so that a typo is told before a container is run."""
+"""For every test: its surroundings and the order. Unit tests come first: a typo is told before a container is run."""
 
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from seclusion import seclude
+
+try:
+    import hypothesis
+except ImportError:  # the guest machine does without
+    pass
+else:
+    # The same examples each time, however slow the machine is: who changes something is not refused for something else.
+    # To look for new ones: pytest --hypothesis-profile=default
+    hypothesis.settings.load_profile("ci")
+
+needs = ""  # why tests of the kernel cannot be run here
 BUSYBOX = Path("/bin/busybox")
 ORDER = ("house", "unit", "contract", "integration", "conformance")
+
+
+KERNEL_ROOMS = ("contract", "integration")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process that runs tests has a network of its own; the guest machine is one already."""
+    global needs
+    if getattr(config.option, "numprocesses", None) or os.environ.get("CLOISON_GUEST"):
+        return
+    try:
+        seclude()
+    except PermissionError as err:
+        needs = f"needs root: namespaces, mounts and cgroups of the real kernel (run: sudo make test): {err}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> int:
-        room = item.path.relative_to(tests).parts[0]
-        return ORDER.index(room) if room in ORDER else len(ORDER)
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(tests).parts[0]
 
-    items.sort(key=rank)  # stable: files keep their order inside a room
+    items.sort(key=lambda item: ORDER.index(room(item)))  # stable: files keep their order inside a room
+    for item in items:
+        if needs and room(item) in KERNEL_ROOMS:
+            item.add_marker(pytest.mark.skip(reason=needs))
 
 
 @pytest.fixture(scope="session")

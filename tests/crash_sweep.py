@@ -12,16 +12,23 @@ that builds a container's inside (``init``); the others are always tried at each
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import pkgutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, NoReturn
 
+import cloison.cli
+import cloison.engine
 import sudden_death
-from harness import SOURCE, Cloison, Roots, compare, ledger, own_cgroups, own_links, own_mounts, own_run_files
+from cloison.__main__ import main as main_of_command
+from harness import SOURCE, Cloison, Result, Roots, compare, ledger, own_cgroups, own_links, own_mounts, own_run_files
 from sudden_death import ATTACHED, DETACHED, Story
 
 NAME, CODE = "doomed", 7
@@ -33,10 +40,25 @@ _STAYS = ("run", "-d", "--name", NAME, *_NONE, "sleep", "1000")
 
 
 class Engine(Cloison):
-    """The command in a bare interpreter: a sweep starts thousands."""
+    """The command in a bare interpreter, or forked from this one: a sweep starts thousands."""
 
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", _ENTRY, *words]
+
+    def __call__(self, *words: str, input: str | None = None, timeout: float = 60, **env: str) -> Result:
+        """To the end, in a child that knows the modules already and nothing else: what is true is on the disk."""
+        assert input is None
+        with open(os.devnull, "r+b") as null, TemporaryFile() as out, TemporaryFile() as err:
+            if not (pid := os.fork()):
+                _become_command(words, {**self.roots.environ, **env}, [file.fileno() for file in (null, out, err)])
+            signal.alarm(int(timeout))  # whose default is death
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            signal.alarm(0)
+            said = []
+            for file in (out, err):
+                file.seek(0)
+                said.append(file.read().decode(errors="surrogateescape"))
+        return Result(words, code, *said)
 
     def state(self, name: str = NAME) -> dict[str, Any] | None:
         """What ``inspect`` says of its state; None when there is no such container."""
@@ -46,6 +68,25 @@ class Engine(Cloison):
             return None
         state: dict[str, Any] = json.loads(done.stdout)[0]["State"]
         return state
+
+
+def _become_command(words: Sequence[str], environ: Mapping[str, str], streams: Sequence[int]) -> NoReturn:
+    code = 1
+    try:
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+        os.environ.clear()
+        os.environ.update(environ)
+        code = main_of_command(words)
+    finally:
+        os._exit(code)
+
+
+def _load_modules() -> None:
+    """Of every verb, once; the commands are children of this process."""
+    for package in (cloison.cli, cloison.engine):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
 
 class Scenario(NamedTuple):
@@ -291,6 +332,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="of init's calls, each N-th")
     options = parser.parse_args()
     shard = tuple(map(int, options.shard.split("/")))
+    _load_modules()
     names = list(SCENARIOS) if options.scenarios == ["all"] else options.scenarios
     archives = options.archives.split(",")
     wrong = sum(sweep(name, archives=archives, shard=(shard[0], shard[1]), every=options.every) for name in names)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ class Roots:
         # unix socket paths end at 108 bytes, hence the short names
         self.run_root = tempfile.mkdtemp(prefix="cloison-t", dir="/run")
         self.data_root = data_root or tempfile.mkdtemp(prefix="cloison-t", dir="/var/tmp")
-        # Every suite has a network of its own: 10.209.0.0 … 10.209.255.0, one /24 a run root
-        third = int(self.settings.instance.rpartition("-")[2], 16) & 0xFF
-        self.subnet = f"10.209.{third}.0/24"
+        self.subnet, self._claim = _own_subnet()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -57,12 +56,23 @@ class Roots:
         for family, name in own_tables(self.settings):
             _quietly("nft", "delete", "table", family, name)
         for directory in sorted(own_cgroups(self.settings), reverse=True):
-            with _ignored_oserror():
+            with suppress(OSError):
                 os.rmdir(directory)
         for mount in reversed(own_mounts(self)):
             _quietly("umount", "-l", mount.split(" ")[0])
         shutil.rmtree(self.run_root, ignore_errors=True)
         shutil.rmtree(self.data_root, ignore_errors=True)
+        self._claim.close()
+
+
+def _own_subnet() -> tuple[str, socket.socket]:
+    """A /24 of 10.209.0.0/16 that no other roots in this network namespace have; closing the socket gives it back."""
+    claim = socket.socket(socket.AF_UNIX)
+    for third in range(256):
+        with suppress(OSError):
+            claim.bind(f"\0cloison-test-10.209.{third}")  # abstract, unix(7): taken once, gone with its last holder
+            return f"10.209.{third}.0/24", claim
+    raise AssertionError("256 roots at once, and each wants a network")
 
 
 class Cloison:
@@ -221,9 +231,9 @@ def _belongs(pid: str, marks: Sequence[bytes]) -> bool:
         text = _read(f"/proc/{pid}/{name}")
         if any(mark in text for mark in marks):
             return True
-    with _ignored_oserror():
+    with suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            with _ignored_oserror():
+            with suppress(OSError):
                 target = os.readlink(f"/proc/{pid}/fd/{fd}").encode()
                 # the test runner's own captures live elsewhere; only a file of ours below the roots counts
                 if target.startswith((marks[0], marks[1])):
@@ -243,7 +253,7 @@ def own_run_files(roots: Roots) -> list[str]:
         f"{roots.data_root}/volumes",
         f"{roots.data_root}/snapshots/overlay/containers",
     ):
-        with _ignored_oserror():
+        with suppress(OSError):
             found += [f"{directory}/{name}" for name in os.listdir(directory) if not name.endswith((".lock", "last"))]
     return sorted(found)
 
@@ -262,14 +272,6 @@ def until(condition: Callable[[], object], *, timeout_s: float = 10.0, what: str
 
 def missing_tools(*names: str) -> list[str]:
     return [name for name in names if not shutil.which(name)]
-
-
-@contextmanager
-def _ignored_oserror() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        pass
 
 
 def _read(path: str) -> bytes:

@@ -148,15 +148,6 @@ def link_names() -> set[str]:
 
 
 @contextmanager
-def forwarding_kept() -> Iterator[None]:
-    """The machine's switch is afterwards as it was before."""
-    before = FORWARDING.read_text()
-    yield
-    if FORWARDING.read_text() != before:
-        FORWARDING.write_text(before)
-
-
-@contextmanager
 def network_roots() -> Iterator[Roots]:
     """Roots of one test, with everything that networks put there and into the kernel removed at its end."""
     own = Roots()

@@ -256,9 +256,10 @@ def fetch_blob(client: RegistryClient, descriptor: Descriptor) -> bytes:
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
+    """For what takes half of this on an idle machine; one that is busy with other tests gets three times as long."""
     begun = time.monotonic()
     yield
-    assert time.monotonic() - begun < seconds
+    assert time.monotonic() - begun < 3 * seconds
 
 
 def with_token(server: ScriptedRegistry, token_server: ScriptedRegistry, *, realm: str = "") -> None:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -45,6 +46,7 @@ python3 -m pytest --color=no --tb=short --junit-xml=out/report.xml -p no:cachepr
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     arguments = sys.argv[1:]
     if not any((PROJECT / word.partition("::")[0]).exists() for word in arguments):
         arguments += ["-m", "guest", *marked()]
@@ -99,7 +101,7 @@ def pack(work: Path, arguments: list[str]) -> None:
             _head, _, rest = script.read_text().partition("\n")
             script.write_text(f"#!/usr/bin/python3\n{rest}")
         command = Path(name, "command")
-        command.write_text(COMMAND.format(timeout=100, arguments=shlex.join(arguments)))
+        command.write_text(COMMAND.format(timeout=int(RUN_S / 4), arguments=shlex.join(arguments)))
         with tarfile.open(work, "w") as tar:
             tar.add(wheel / "cloison", f"{PACKAGES}/cloison")
             tar.add(wheel / "bin", "usr/local/bin")
@@ -110,7 +112,8 @@ def pack(work: Path, arguments: list[str]) -> None:
 def boot(image: Path, *, work: Path, reports: Path) -> int:
     """Run the machine to its end, and say what its tests say as they say it. 0, or 1 and a printed reason."""
     disks = []
-    for disk in (f"{image}/root.ext4,snapshot=on", f"{work},readonly=on", f"{reports}"):
+    kept = [f"{image}/{name},snapshot=on" for name in ("root.ext4", "quota.ext4", "quota.xfs")]
+    for disk in (kept[0], f"{work},readonly=on", f"{reports}", *kept[1:]):
         disks += ["-drive", f"if=virtio,format=raw,file={disk}"]
     kernel = "console=ttyS0 rw quiet mitigations=off nokaslr panic=-1 rcupdate.rcu_expedited=1"
     log = BUILD / "console.log"
@@ -123,7 +126,11 @@ def boot(image: Path, *, work: Path, reports: Path) -> int:
     ]  # fmt: skip
     started = time.monotonic()
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
-        why = _follow(machine)
+        try:
+            why = _follow(machine)
+        except BaseException:  # ^C, or SIGTERM
+            machine.kill()
+            raise
     print(f"guest machine: {time.monotonic() - started:.0f} s", flush=True)
     if not why and machine.returncode:
         why = f"qemu ended with {machine.returncode}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness import Cloison
+from harness import Cloison, until
 
 OFFLINE = ("--network", "none")
 
@@ -108,9 +108,8 @@ def test_an_interactive_shell_has_a_terminal_of_the_right_size(shell: Screen) ->
 
 
 def test_control_c_interrupts_the_program_inside_and_nothing_else(shell: Screen) -> None:
-    shell.type("echo go; sleep 60\r")
-    shell.see("\ngo")
-    time.sleep(0.3)
+    shell.type("sh -c 'echo go; exec sleep 60'\r")
+    shell.see("\ngo")  # said by the program in the foreground itself
     shell.type("\x03")
     shell.see("/ # ")
     shell.type("echo code=$?\r")
@@ -120,9 +119,8 @@ def test_control_c_interrupts_the_program_inside_and_nothing_else(shell: Screen)
 
 
 def test_job_control_works(shell: Screen) -> None:
-    shell.type("echo go; cat\r")
+    shell.type("sh -c 'echo go; exec cat'\r")
     shell.see("\ngo")
-    time.sleep(0.3)
     shell.type("\x1a")
     shell.see("Stopped")
     shell.see("/ # ")
@@ -156,7 +154,7 @@ def test_a_container_is_detached_from_and_attached_to_again(
     assert cloison.inspect("tty-detach")["State"]["Status"] == "running"
 
     again = show("attach", "tty-detach")
-    time.sleep(0.5)
+    until(lambda: not again.is_cooked(), what="the terminal's raw mode")
     again.type("echo $X$X\r")
     again.see("keptkept")
     again.type("\x10\x11")
@@ -164,7 +162,7 @@ def test_a_container_is_detached_from_and_attached_to_again(
     assert again.end() == 1
 
     last = show("attach", "--detach-keys", "ctrl-a,d", "tty-detach")
-    time.sleep(0.5)
+    until(lambda: not last.is_cooked(), what="the terminal's raw mode")
     last.type("exit 6\r")
     assert last.end() == 6
     assert last.is_cooked()
@@ -200,7 +198,6 @@ def test_input_from_a_terminal_without_one_inside_ends_with_control_d(
     cloison: Cloison, show: Callable[..., Screen], busybox_image: str
 ) -> None:
     screen = show("run", "--rm", "-i", *OFFLINE, busybox_image, "sh", "-c", "tr a-z A-Z; echo end")
-    time.sleep(0.5)
     screen.type("shout\n\x04")
     screen.see("SHOUT")
     screen.see("end")

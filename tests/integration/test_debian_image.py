@@ -10,6 +10,7 @@ import pytest
 
 from harness import Cloison, missing_tools, until
 from registry_fixture import running_registry
+from seclusion import outside
 
 LACKING = missing_tools("mmdebstrap", "umoci", "skopeo", "docker-registry")
 pytestmark = [
@@ -21,7 +22,7 @@ pytestmark = [
 def bootstrap(archive: Path) -> None:
     """The smallest bookworm with apt. Debian's mirror is asked; without it the tests are skipped, and say so."""
     command = ["mmdebstrap", "--quiet", "--variant=apt", "bookworm", str(archive)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(outside(*command), capture_output=True, text=True, timeout=240)
     if done.returncode:
         pytest.skip(f"needs Debian's mirror: {done.stderr.strip().splitlines()[-1]}")
 

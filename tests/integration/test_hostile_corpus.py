@@ -47,14 +47,14 @@ def test_a_hostile_archive_ends_as_it_must(world: Path, name: str) -> None:
     case = CORPUS[name]
     data = case.build(str(world / "outside"))
     root = world / "root"
-    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     try:
         unpack(data, root, case.limits)
         outcome = HARMLESS
     except InvalidArgument:
         outcome = REFUSED
     assert outcome == case.expected
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 << 10
     for path in (root, *root.rglob("*")):
         kept = [key for key in os.listxattr(path, follow_symlinks=False) if not key.startswith(OURS)]
@@ -66,7 +66,7 @@ _SEEDS = sorted(name for name, data in _BUILT.items() if 0 < len(data) < 16_384)
 _NUMBERS = itertools.count()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.sampled_from(_SEEDS),
     st.lists(st.tuples(st.integers(0, 1 << 14), st.binary(min_size=1, max_size=12)), max_size=4),

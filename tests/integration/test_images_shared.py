@@ -106,15 +106,17 @@ def test_who_waits_for_a_pull_that_is_killed_does_the_rest(command: Cloison, ser
 
 
 def test_who_waits_can_be_interrupted(command: Cloison, server: ScriptedRegistry) -> None:
-    serve(server, "app", archive(file("f", b"x" * 50_000)), seconds=8)
+    serve(server, "app", archive(file("f", b"x" * 50_000)), seconds=25)
     first = spawn(command, "pull", "-q", f"{server.address}/app")
     until(lambda: sum(blob_requests(server).values()) >= 2, what="the first pull's requests")
+    asked = len(server.requests)
     second = spawn(command, "pull", "-q", f"{server.address}/app")
-    time.sleep(0.7)
+    until(lambda: len(server.requests) > asked, what="the second pull's question for the manifest")
+    time.sleep(0.3)
     begun = time.monotonic()
     second.send_signal(signal.SIGINT)
-    assert second.wait(10) == 130
-    assert time.monotonic() - begun < 4
+    assert second.wait(20) == 130
+    assert time.monotonic() - begun < 20  # it would have to wait for 25
     first.kill()
     for pull in (first, second):
         pull.communicate()

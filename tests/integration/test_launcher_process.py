@@ -165,14 +165,16 @@ def test_a_working_directory_outside_the_root_is_refused(world: World, tmp_path:
 
 
 def test_init_reaps_orphans_hands_signals_on_and_keeps_the_status(world: World) -> None:
-    code = "for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.3; ps; exit 9"
+    gone = r"while ps | grep -qE 'sleep 0.05$|\[sleep\]'; do sleep 0.02; done"
+    code = f"for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.1; {gone}; ps; exit 9"
     exit, output = world.run("sh", "-c", code, late=[("init",)])
     assert exit["status"] == 9 << 8
-    assert not [line for line in output.splitlines() if line.endswith("sleep 0.05")], output
     assert output.splitlines()[1].split() == ["1", "0", "init"]
-    started = launch(world.plan("sh", "-c", "trap 'exit 33' TERM; while :; do sleep 0.02; done", late=[("init",)]))
-    started.until("s")
-    time.sleep(0.2)
+    code = "trap 'exit 33' TERM; echo; while :; do sleep 0.02; done"
+    started = launch(world.plan("sh", "-c", code, late=[("init",), ("await-start", "client")]))
+    started.send("A", b"\6")
+    started.send("S")
+    started.until("o")
     os.kill(started.pid(), signal.SIGTERM)
     assert started.exit()["status"] == 33 << 8
     started.close()

@@ -64,17 +64,20 @@ def test_a_killed_monitor_takes_its_container_along_and_is_told(containers: Cont
 
 
 def test_stop_asks_first_and_kills_after_the_timeout(containers: Containers) -> None:
-    polite = spec("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done", name="polite")
+    polite = spec("sh", "-c", "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done", name="polite")
     containers.run(polite, stdio=DETACHED).close()
-    time.sleep(0.2)
-    containers.stop("polite", timeout_s=10)
+    _record, running = containers.running("polite")
+    wait_until(lambda: os.path.exists(f"/proc/{running.pid}/root/ready"))
+    containers.stop("polite", timeout_s=30)
     assert containers.find("polite").state.exit_code == 5
     containers.start("polite", stdio=DETACHED).close()
-    stubborn = spec("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", name="stubborn")
+    stubborn = spec("sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.05; done", name="stubborn")
     containers.run(stubborn, stdio=DETACHED).close()
+    _record, running = containers.running("stubborn")
+    wait_until(lambda: os.path.exists(f"/proc/{running.pid}/root/ready"))
     began = time.monotonic()
     containers.stop("stubborn", timeout_s=1)
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 9  # 10 is the default
     assert containers.find("stubborn").state.exit_code == 137
     for name in ("polite", "stubborn"):
         containers.remove(name, force=True)

@@ -17,7 +17,6 @@ from harness import Roots, own_tables
 from harness_networks import (
     FORWARDING,
     child,
-    forwarding_kept,
     identifier,
     leftovers,
     link_names,
@@ -26,12 +25,6 @@ from harness_networks import (
     publish,
     space,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forwarding() -> Iterator[None]:
-    with forwarding_kept():
-        yield
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from harness import Roots, until
 from harness_networks import (
     ENVIRON,
     child,
-    forwarding_kept,
     free_port,
     identifier,
     leftovers,
@@ -26,12 +25,6 @@ from harness_networks import (
     publish,
     space,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forwarding() -> Iterator[None]:
-    with forwarding_kept():
-        yield
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,6 @@ from cloison.model.settings import Settings
 from cloison.networks import bridge
 from harness import Roots, until
 from harness_networks import Space, ask, link_names, space
-
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def http(host_port: int, *, address: str = "", protocol: str = "tcp", inside: int = 80) -> PortMapping:
@@ -57,7 +54,6 @@ class Network:
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
-    forwarding = FORWARDING.read_text()
     roots = Roots()
     try:
         yield roots.settings
@@ -65,8 +61,6 @@ def settings() -> Iterator[Settings]:
         assert roots.settings.bridge not in link_names()
     finally:
         roots.remove()
-        if FORWARDING.read_text() != forwarding:
-            FORWARDING.write_text(forwarding)
 
 
 @pytest.fixture

@@ -262,11 +262,11 @@ def test_an_interrupted_pull_ends_at_once_and_leaves_only_the_beginning_of_its_b
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             begun = time.monotonic()
-            _, complaint = process.communicate(timeout=10)
+            _, complaint = process.communicate(timeout=20)
         finally:
             process.kill()
             process.wait()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     assert b"KeyboardInterrupt" in complaint
     (begun_blob,) = tmp_path.glob("blobs/incoming/*")  # as far as it came, for the next pull
     assert begun_blob.name == f"sha256-{layer[7:]}.partial"

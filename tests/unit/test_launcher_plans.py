@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloison.runtime.plan import VERBS
@@ -179,7 +179,7 @@ def test_the_child_does_nothing_after_exec_and_always_has_one() -> None:
     assert check(encode([("exec", "a", "a"), ("keep", 5)])).returncode == 0
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(st.binary(max_size=400))
 def test_random_bytes_are_refused_cleanly(noise: bytes) -> None:
     refused(noise)
@@ -192,13 +192,13 @@ words = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.lists(words, max_size=8)), max_size=12))
 def test_any_known_verb_with_any_words_is_read_or_refused_cleanly(operations: list[tuple[str, list[bytes]]]) -> None:
     check(encode([(verb, *arguments) for verb, arguments in operations] + [("exec", "a", "a")]))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(st.data())
 def test_a_good_plan_with_several_changes_is_read_or_refused_cleanly(data: st.DataObject) -> None:
     plan = bytearray(GOOD)

@@ -48,7 +48,7 @@ def expected(profile: Profile, name: str, args: list[int]) -> int:
     return next((rule.action for rule in mine if not rule.conditions), profile.default)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     rules=st.lists(RULES, max_size=5), calls=st.lists(st.lists(WORDS, min_size=6, max_size=6), min_size=1, max_size=6)
 )
