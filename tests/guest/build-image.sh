@@ -2,7 +2,8 @@
 # build-image.sh PYTHON DIRECTORY
 #
 # Makes DIRECTORY with what the guest machine starts from: vmlinuz, initrd and root.ext4, a Debian 12 with systemd as
-# PID 1 and the packages below. Needs root. It is whole when the script ends well.
+# PID 1 and the packages below; quota.ext4 and quota.xfs, file systems for project quotas (root/etc/fstab mounts them).
+# Needs root. It is whole when the script ends well.
 set -euo pipefail
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 
@@ -61,6 +62,12 @@ done
 } >"$early/init"
 chmod 755 "$early/init"
 (cd "$early" && find . | /bin/busybox cpio -o -H newc 2>/dev/null) >"$work/initrd"
+
+mkdir "$root/srv/ext4" "$root/srv/xfs"
+mkfs.ext4 -q -F -O quota,project -E quotatype=prjquota "$work/quota.ext4" 320M
+truncate -s 320M "$root/quota.xfs"
+chroot "$root" mkfs.xfs -q quota.xfs # its own, so that its kernel knows every feature
+mv "$root/quota.xfs" "$work/"
 
 cp "$root/boot/vmlinuz-$version" "$work/vmlinuz"
 rm -rf "$root"/boot/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
