@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +60,9 @@ class Door:
         self._names: set[str] = set()  # containers that were spoken of
 
     def argv(self, *words: str) -> list[str]:
-        self._names.update(word for word in words if word.startswith("t-"))
+        for name in {word for word in words if word.startswith("t-")} - self._names:
+            _names_in_use(fcntl.LOCK_EX, name)  # waits for it
+            self._names.add(name)
         return [sys.executable, "-c", _ENTRY, "--root", str(self.root), *words]
 
     def write(self, *args: str, **process: object) -> None:
@@ -116,11 +121,25 @@ class Door:
         for name in self.left():
             self("delete", "--force", name)
 
+    def close(self) -> None:
+        """Others may have the names and what is called after them."""
+        shutil.rmtree(self.home)
+        for name in self._names:
+            _names_in_use(fcntl.LOCK_UN, name)
+
     def left(self) -> list[str]:
         """Containers that have a directory in the state root."""
         return os.listdir(self.root) if self.root.exists() else []
 
 
+def _names_in_use(operation: int, name: str) -> None:
+    """A container's control groups are called after it, and are the machine's: one test at a time, of all test runs."""
+    if not _LOCKS:
+        _LOCKS.append(os.open("/run/cloison-tests.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    fcntl.lockf(_LOCKS[0], operation, 1, zlib.crc32(name.encode()))
+
+
+_LOCKS: list[int] = []  # a byte a name; a process's locks end with it
 _ENTRY = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from cloison.oci_runtime.main import main; sys.exit(main())"
 
 

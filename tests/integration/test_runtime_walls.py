@@ -69,7 +69,8 @@ def test_a_read_only_root_refuses_writes_but_not_below_tmpfs(world: World) -> No
 
 
 def test_the_control_group_is_entered_before_the_command_and_seen_as_its_root(world: World) -> None:
-    path = "cloison-test-runtime/one"
+    parent_path = f"cloison-test-{os.getpid()}"
+    path = f"{parent_path}/one"
     layout = cgroups.read_layout()
     placement = cgroups.create(layout, path, resources=Resources(pids_limit=50))
     try:
@@ -95,8 +96,8 @@ def test_the_control_group_is_entered_before_the_command_and_seen_as_its_root(wo
     finally:
         cgroups.remove(layout, path)
         for parent in layout.all_roots():
-            if os.path.isdir(f"{parent}/cloison-test-runtime"):
-                os.rmdir(f"{parent}/cloison-test-runtime")
+            if os.path.isdir(f"{parent}/{parent_path}"):
+                os.rmdir(f"{parent}/{parent_path}")
 
 
 def test_a_second_command_joins_a_running_container_with_the_same_walls(world: World) -> None:
