@@ -22,6 +22,9 @@ VERBS: Mapping[str, str] = {
     "pause": "lifecycle PAUSE",
     "unpause": "lifecycle UNPAUSE",
     "wait": "lifecycle WAIT",
+    "top": "activity TOP",
+    "stats": "activity STATS",
+    "port": "activity PORT",
     "diff": "container_files DIFF",
     "commit": "container_files COMMIT",
     "export": "container_files EXPORT",
@@ -53,9 +56,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "container": {
         "attach": "attach", "commit": "commit", "create": "create", "diff": "diff", "exec": "exec", "export": "export",
         "inspect": "container-inspect", "kill": "kill", "prune": "container-prune",
-        "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "rename": "rename",
-        "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stop": "stop",
-        "unpause": "unpause", "wait": "wait",
+        "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "port": "port", "rename": "rename",
+        "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stats": "stats",
+        "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
     },
     "image": {
         "diff": "image-diff", "from-host": "image-from-host", "history": "history", "import": "import",
@@ -115,6 +118,6 @@ GROUP_SUMMARIES: Mapping[str, str] = {
 
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
-    "build builder buildx compose config context cp events network plugin port prune secret service "
-    "stack stats swarm top trust update volume".split()
+    "build builder buildx compose config context cp events network plugin prune secret service "
+    "stack swarm trust update volume".split()
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloison.engine.logs import LogEntry
     from cloison.engine.pruning import PruneFilter
     from cloison.images.progress import Progress
+    from cloison.model.activity import ContainerStats, ProcessTable
     from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec
     from cloison.model.image import FileChange, Image
     from cloison.model.settings import Settings
@@ -132,6 +133,20 @@ class Containers:
         )  # fmt: skip
         path = f"{self._store.home_of(record)}/log"
         return read_log(path, query, is_running=lambda: self._store.monitor_lives(record.id))
+
+    def top(self, name: str, ps_options: Sequence[str] = ()) -> ProcessTable:
+        """Its processes, as the host sees them. Raises: NotFound, Conflict (not running), InvalidArgument."""
+        from cloison.engine.watching import list_processes
+
+        return list_processes(self.running(name)[1], ps_options)
+
+    def stats(self, name: str) -> ContainerStats:
+        """What it uses at this moment; all 0 when it does not run. Raises: NotFound."""
+        from cloison.engine.watching import read_stats
+
+        record = self.find(name)
+        runs = record.state.status in ("running", "paused")
+        return read_stats(record, self._store.load_running(record.id) if runs else None)
 
     def changes(self, name: str) -> Sequence[FileChange]:
         """What its command, and every other, changed of the image's files, by path. Raises: NotFound, Unavailable."""

@@ -29,7 +29,7 @@ _RTMAX = 64
 
 def start_time(pid: int) -> int:
     """Clock ticks between boot and the start of this process. Raises: NotFound."""
-    return int(_stat(pid)[_START_TIME])
+    return int(read_stat(pid)[1][_START_TIME])
 
 
 def boot_id() -> str:
@@ -41,7 +41,7 @@ def boot_id() -> str:
 def is_alive(pid: int, started: int) -> bool:
     """Whether this very process still runs; a zombie does not."""
     try:
-        fields = _stat(pid)
+        fields = read_stat(pid)[1]
     except NotFound:
         return False
     return int(fields[_START_TIME]) == started and fields[_STATE] not in _DEAD
@@ -53,7 +53,7 @@ def open_pidfd(pid: int, started: int) -> int:
         fd = os.pidfd_open(pid)
     except OSError as err:
         if err.errno in (errno.ESRCH, errno.EINVAL):
-            raise _gone(pid) from err
+            raise gone(pid) from err
         raise
     # Only now: while the pidfd is held, the number can be reused, but the descriptor cannot be redirected.
     try:
@@ -63,7 +63,7 @@ def open_pidfd(pid: int, started: int) -> int:
         os.close(fd)
         raise
     os.close(fd)
-    raise _gone(pid)
+    raise gone(pid)
 
 
 def send_signal(pid: int, started: int, signum: int) -> bool:
@@ -124,19 +124,21 @@ def _signal_number(name: str) -> int:
     return 0
 
 
-def _stat(pid: int) -> list[bytes]:
-    """Fields of /proc/PID/stat from the state on: the command before it may hold blanks and parentheses."""
+def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """Its name, and the fields of /proc/PID/stat from the state on. Raises: NotFound when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             text = file.read(4096)
     except (FileNotFoundError, ProcessLookupError) as err:
-        raise _gone(pid) from err
+        raise gone(pid) from err
     if not text:  # it died between open and read
-        raise _gone(pid)
-    return text[text.rindex(b")") + 2 :].split()
+        raise gone(pid)
+    end = text.rindex(b")")  # the name may hold blanks and parentheses itself
+    return text[text.index(b"(") + 1 : end], text[end + 2 :].split()
 
 
-def _gone(pid: int) -> NotFound:
+def gone(pid: int) -> NotFound:
+    """The error for a process that is no more."""
     return NotFound(f"process {pid} is gone", why="it ended, or another process has its number now")
 
 
