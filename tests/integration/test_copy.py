@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,49 @@ def skopeo(*words: str) -> str:
 def digest_of(place: str) -> str:
     check = ["--tls-verify=false"] if place.startswith("docker://") else []
     return str(json.loads(skopeo("inspect", *check, place))["Digest"])
+
+
+def raw(name: str) -> tuple[dict[str, Any], str]:
+    """A manifest on a registry and its digest."""
+    text = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}")
+    return json.loads(text), "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_manifests_become_dockers_and_ocis_again_over_the_same_blobs(command: Cloison, registry: Registry) -> None:
+    host = registry.address
+    command.ok("copy", "-q", "--all", "--format", "v2s2", f"docker://{host}/multi:1", f"docker://{host}/d:all")
+    index, digest = raw(f"{host}/d:all")
+    assert index["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json"
+    assert digest_of(f"docker://{host}/d:all") == digest
+    here = command.ok("pull", "-q", f"{host}/d:all")
+    assert command.inspect(here)["Id"] == command.inspect(command.ok("pull", "-q", f"{host}/multi:1"))["Id"]
+    command.ok("push", "-q", "--format", "oci", here, f"{host}/d:one")
+    assert raw(f"{host}/d:one")[0]["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    command.ok("copy", "-q", "--all", "--format", "oci", f"docker://{host}/d:all", f"docker://{host}/d:back")
+    assert raw(f"{host}/d:back")[0]["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    skopeo("copy", "--all", *INSECURE, f"docker://{host}/d:all", f"docker://{host}/d:theirs")
+
+
+def test_skopeos_conversion_and_ours_name_the_same_blobs(command: Cloison, registry: Registry) -> None:
+    host = registry.address
+    skopeo("copy", *INSECURE, "--format", "v2s2", f"docker://{host}/multi:1", f"docker://{host}/t:skopeo")
+    command.ok("copy", "-q", "--format", "v2s2", f"docker://{host}/multi:1", f"docker://{host}/t:ours")
+    theirs, ours = raw(f"{host}/t:skopeo")[0], raw(f"{host}/t:ours")[0]
+    assert ours["config"] == theirs["config"]
+    assert ours["layers"][0] == theirs["layers"][0]
+
+
+def test_what_dockers_schema_has_no_word_for_is_refused_and_nothing_is_left(
+    command: Cloison, registry: Registry
+) -> None:
+    host = registry.address
+    failed = command("copy", "--format", "v2s2", f"docker://{host}/app:1", f"docker://{host}/zstd:1")
+    assert failed.returncode == 1
+    assert "zstd layer, which Docker's schema 2 does not know" in failed.stderr
+    assert "zstd" not in command.ok("registry", "catalog", host).split()
+    kept = command("copy", "--format", "oci", "--preserve-digests", f"docker://{host}/app:1", f"docker://{host}/zstd:1")
+    assert kept.returncode == 125
+    assert "forbids it" in kept.stderr
 
 
 @pytest.mark.parametrize("form", ["oci", "oci-archive", "dir"])

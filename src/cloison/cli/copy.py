@@ -25,7 +25,8 @@ def copy(call: Call) -> int:
     with progress_on(sys.stdout, environ=call.environ, quiet=call.switch("quiet")) as progress:
         digest = call.engine.registries.copy(
             source, target, platform=_platform(call), every_platform=call.switch("all") or choice == "all",
-            source_access=access_of(call, "src-"), target_access=access_of(call, "dest-"), progress=progress,
+            form=_form(call), source_access=access_of(call, "src-"), target_access=access_of(call, "dest-"),
+            progress=progress,
         )  # fmt: skip
         progress.message(f"Digest: {digest}")
     if path := call.text("digestfile"):
@@ -35,6 +36,12 @@ def copy(call: Call) -> int:
         except OSError as err:
             raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
     return 0
+
+
+def _form(call: Call) -> str:
+    if call.text("format") and call.switch("preserve-digests"):
+        raise UsageError("--format changes digests, and --preserve-digests forbids it")
+    return call.text("format")
 
 
 def _platform(call: Call) -> str:
@@ -76,20 +83,22 @@ COPY = Verb(
     "copy", copy, summary="Copy an image between registries, archives and directories, without unpacking it",
     usage="[OPTIONS] SOURCE DESTINATION", least=2, most=2,
     details="A place is docker://NAME, oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], "
-    "dir:DIRECTORY, or, to copy from, store:NAME for an image that is here. Bytes and digests stay as they are.",
+    "dir:DIRECTORY, or, to copy from, store:NAME for an image that is here. Bytes and digests stay as they are, "
+    "unless --format says otherwise.",
     flags=(
         Flag("-a, --all", help="Copy the image for all platforms"),
         *access_flags("src-"),
         *access_flags("dest-"),
         Flag("--authfile", "string", help="File of credentials for both sides, and no other"),
         Flag("--digestfile", "string", help="Write the digest of the copied image to this file"),
+        Flag("-f, --format", "string", help="Make the manifests oci or v2s2 (Docker's schema 2), with new digests"),
         Flag("--multi-arch", "string", help="Which platforms to copy: system or all", default="system"),
         Flag("--override-arch", "string", help="Architecture of the image to copy"),
         Flag("--override-os", "string", help="Operating system of the image to copy"),
         Flag("--override-variant", "string", help="Variant of the image to copy"),
         Flag("--platform", "string", help="Copy the image for this platform"),
-        Flag("--preserve-digests", help="Keep digests (they are always kept)", hidden=True),
+        Flag("--preserve-digests", help="Keep digests: fail where --format would change them", hidden=True),
         Flag("-q, --quiet", help="Suppress verbose output"),
     ),
-    later="f format dest-compress dest-decompress remove-signatures sign-by encryption-key",
+    later="dest-compress dest-decompress remove-signatures sign-by encryption-key",
 )  # fmt: skip

@@ -56,15 +56,19 @@ def push(call: Call) -> int:
     target = call.words[1].removeprefix("docker://") if len(call.words) > 1 else ""
     platform = call.text("platform")
     images = call.engine.images
-    if call.switch("all-tags") and (target or platform):
-        raise InvalidArgument("a target or a platform can't be used with --all-tags/-a")
+    if call.switch("all-tags") and (target or platform or call.given("format")):
+        raise InvalidArgument("a target, a platform or a format can't be used with --all-tags/-a")
     with progress_on(sys.stdout, environ=call.environ, quiet=call.switch("quiet")) as progress:
         if call.switch("all-tags"):
             digests = images.push_tags(name, access=access, progress=progress)
         else:
             if not target and ":" not in name.rpartition("/")[2] and "@" not in name:
                 progress.message("Using default tag: latest")
-            digests = [images.push(name, target=target, platform=platform, access=access, progress=progress)]
+            digests = [
+                images.push(
+                    name, target=target, platform=platform, form=call.text("format"), access=access, progress=progress
+                )
+            ]
     if path := call.text("digestfile"):
         _write(path, "\n".join(digests))
     if call.switch("quiet"):
@@ -98,6 +102,7 @@ PUSH = Verb(
     flags=(
         *access_flags(),
         Flag("-a, --all-tags", help="Push all tags of an image to the repository"),
+        Flag("-f, --format", "string", help="Make the manifests oci or v2s2 (Docker's schema 2), with new digests"),
         Flag("--digestfile", "string", help="Write the digest of the pushed image to this file"),
         _TRUST,
         Flag("--platform", "string", help="Push the image for one platform alone"),

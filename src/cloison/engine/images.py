@@ -231,15 +231,15 @@ class Images:
         return image
 
     def push(
-        self, text: str, *, target: str = "", platform: str = "", access: Access | None = None,
+        self, text: str, *, target: str = "", platform: str = "", form: str = "", access: Access | None = None,
         progress: Progress | None = None,
     ) -> str:  # fmt: skip
         """Push an image under its name, or to ``target``; the digest that the registry knows it by.
 
-        Raises: NotFound, Denied, Unavailable, InvalidArgument.
+        ``form`` is as `Registries.copy` has it. Raises: NotFound, Denied, Unavailable, InvalidArgument.
         """
         with self._store.incoming():  # nothing is collected meanwhile
-            digest = self._pusher(access, progress).push(text, target=target, platform=platform)
+            digest = self._pusher(access, progress).push(text, target=target, platform=platform, form=form)
         self._clean_up()
         return digest
 

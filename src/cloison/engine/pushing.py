@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloison.engine.restoring import restore_layers
 from cloison.errors import CloisonError, InvalidArgument, NotFound
+from cloison.images.conversion import check_form
 from cloison.images.copy_places import RegistryTarget, StoreSource
 from cloison.images.copying import copy
 from cloison.images.progress import NoProgress
@@ -39,12 +40,13 @@ class Pusher:
         self._progress = progress or NoProgress()
         self._reach = Reach(settings, access=access, warn=self._progress.message)
 
-    def push(self, text: str, *, target: str = "", platform: str = "") -> str:
+    def push(self, text: str, *, target: str = "", platform: str = "", form: str = "") -> str:
         """Push the image of a name to where the name says, or to ``target``; the digest that it has there.
 
-        An index that is here with all its members is pushed whole, unless one ``platform`` is wanted.
-        Raises: NotFound, InvalidArgument, Denied, Unavailable.
+        An index that is here with all its members is pushed whole, unless one ``platform`` is wanted; ``form`` makes
+        manifests ``oci`` or ``v2s2``. Raises: NotFound, InvalidArgument, Denied, Unavailable.
         """
+        check_form(form)
         reference = parse_reference(target or text)
         if reference.digest:
             raise InvalidArgument(f"cannot push {text}", why="a digest follows from the content: push a tag")
@@ -54,7 +56,7 @@ class Pusher:
             image, self._blobs, settings=self._settings, access=self._access, progress=self._progress
         )  # fmt: skip
         top = self._digest_to_push(image, platform=platform, name=text)
-        pushed = self._copy(top, reference, image)
+        pushed = self._copy(top, reference, image, form=form)
         self._store.put(image.replace(repo_digests=(f"{reference.canonical_name}@{pushed.digest}",)))
         self._progress.message(f"{reference.tag}: digest: {pushed.digest} size: {len(pushed.body)}")
         return pushed.digest
@@ -81,13 +83,15 @@ class Pusher:
             raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_name}")
         return sorted(found)
 
-    def _copy(self, digest: str, reference: Reference, image: Image) -> ManifestAnswer:
+    def _copy(self, digest: str, reference: Reference, image: Image, *, form: str) -> ManifestAnswer:
         known = [name.partition("@")[0].partition("/") for name in image.repo_digests]
         mounts = [path for domain, _, path in known if domain == reference.domain and path != reference.path]
         with self._reach.writer(reference, mounts=mounts) as client:
             target = RegistryTarget(reference, client, mounts=mounts, verify=False)
             source = StoreSource(digest, blobs=self._blobs)
-            return copy(source, target, name=reference.familiar, every_platform=True, progress=self._progress)
+            return copy(
+                source, target, name=reference.familiar, every_platform=True, form=form, progress=self._progress
+            )  # fmt: skip
 
     def _digest_to_push(self, image: Image, *, platform: str, name: str) -> str:
         wanted = parse_platform(platform) if platform else None

@@ -148,23 +148,26 @@ class Registries:
     # -- images there
 
     def copy(
-        self, source: str, target: str, *, platform: str = "", every_platform: bool = False,
+        self, source: str, target: str, *, platform: str = "", every_platform: bool = False, form: str = "",
         source_access: Access | None = None, target_access: Access | None = None, progress: Progress | None = None,
     ) -> str:  # fmt: skip
         """Copy an image between places (``docker://…``, ``oci:…``, `cloison.engine.transports`); its digest there.
 
+        ``form`` makes its manifests ``oci`` or ``v2s2`` (Docker's schema 2); "" leaves them and the digest as they are.
         Raises: NotFound, Denied, Unavailable, InvalidArgument; nothing is left then.
         """
         from cloison.engine.transports import open_source, open_target, parse_place
+        from cloison.images.conversion import check_form
         from cloison.images.copying import copy
 
+        check_form(form)
         origin, goal = parse_place(source), parse_place(target)
         with (
             open_source(origin, settings=self._settings, reach=self._reach(source_access), progress=progress) as here,
             open_target(goal, reach=self._reach(target_access)) as there,
         ):
             done = copy(
-                here, there, name=source, platform=platform, every_platform=every_platform, progress=progress
+                here, there, name=source, platform=platform, every_platform=every_platform, form=form, progress=progress
             )  # fmt: skip
         return done.digest
 

@@ -87,14 +87,19 @@ def pieces(fd: int, offset: int) -> Iterator[bytes]:
 
 
 def copy(
-    source: Source, target: Target, *, name: str, platform: str = "", every_platform: bool = False,
+    source: Source, target: Target, *, name: str, platform: str = "", every_platform: bool = False, form: str = "",
     progress: Progress | None = None,
 ) -> ManifestAnswer:  # fmt: skip
     """Copy what ``source`` is about: all of an index, or one platform's manifest alone ("" is this machine's).
 
-    Gives back what the target now has under its name. Raises: NotFound, Denied, Unavailable, InvalidArgument.
+    ``form`` is one of `cloison.images.conversion.FORMS`, "" leaves manifests as they are. Gives back what the target
+    now has under its name. Raises: NotFound, Denied, Unavailable, InvalidArgument, Unsupported.
     """
     contents = look(source, name=name, platform=platform, every_platform=every_platform)
+    if form:
+        from cloison.images.conversion import convert
+
+        contents = contents.replace(manifests=convert(contents.manifests, form))
     news = progress or NoProgress()
     target.begin(contents)
 

@@ -9,10 +9,9 @@ from cloison.errors import InvalidArgument
 from cloison.model.record import Record
 from cloison.model.reference import Reference
 from cloison.oci.image import (
-    DOCKER_CONFIG,
-    DOCKER_LAYER,
     OCI_CONFIG,
     OCI_LAYER,
+    OCI_NAMES,
     ConfigDocument,
     Descriptor,
     Manifest,
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
     from cloison.archive.writer import Writable
     from cloison.model.image import Image
     from cloison.store.blobs import Blobs
-
-_DOCKER_PLAIN = DOCKER_LAYER.removesuffix(".gzip")
-_OCI_NAMES = {
-    DOCKER_CONFIG: OCI_CONFIG, DOCKER_LAYER: f"{OCI_LAYER}+gzip", _DOCKER_PLAIN: OCI_LAYER,
-    f"{_DOCKER_PLAIN}.zstd": f"{OCI_LAYER}+zstd",
-}  # fmt: skip
 
 
 class StoredImage(Record):
@@ -102,7 +95,7 @@ def read_manifest(image: Image, blobs: Blobs) -> tuple[Manifest, bytes]:
 
 def as_oci(descriptor: Descriptor) -> Descriptor:
     """The same blob under OCI's media type."""
-    return descriptor.replace(media_type=_OCI_NAMES.get(descriptor.media_type, descriptor.media_type))
+    return descriptor.replace(media_type=OCI_NAMES.get(descriptor.media_type, descriptor.media_type))
 
 
 def store_single_layer(

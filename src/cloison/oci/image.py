@@ -28,6 +28,16 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_DOCKER_PLAIN = DOCKER_LAYER.removesuffix(".gzip")
+_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"  # from elsewhere: no registry has them
+_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
+# What Docker's schema 2 calls a thing, and what OCI calls the same bytes (media-types.md, "Compatibility Matrix")
+OCI_NAMES = {
+    DOCKER_INDEX: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST, DOCKER_CONFIG: OCI_CONFIG,
+    _DOCKER_PLAIN: OCI_LAYER, DOCKER_LAYER: f"{OCI_LAYER}+gzip", f"{_DOCKER_PLAIN}.zstd": f"{OCI_LAYER}+zstd",
+    _DOCKER_FOREIGN: _OCI_FOREIGN, f"{_DOCKER_FOREIGN}.gzip": f"{_OCI_FOREIGN}+gzip",
+}  # fmt: skip
 
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
