@@ -185,7 +185,7 @@ class FakeImages:
     def list(self) -> list[ImageListing]:
         return self.engine.listings
 
-    def find(self, text: str) -> Image:
+    def find(self, text: str, *, platform: str = "") -> Image:
         for listing in self.engine.listings:
             if text in (listing.reference, listing.image.id):
                 return listing.image
@@ -207,11 +207,13 @@ class FakeImages:
         progress.message("pulling")
         return self.engine.listings[0].image
 
-    def load(self, stream: BinaryIO) -> list[str]:
+    def load(self, stream: BinaryIO, *, platform: str) -> list[str]:
         self.engine.calls.append(("load", stream.read()))
         return ["debian:bookworm", "sha256:" + "f" * 64]
 
-    def import_rootfs(self, stream: BinaryIO, reference: str, *, changes: Sequence[str], message: str) -> Image:
+    def import_rootfs(
+        self, stream: BinaryIO, reference: str, *, changes: Sequence[str], message: str, platform: str
+    ) -> Image:
         self.engine.calls.append(("import", stream.read(), reference, tuple(changes), message))
         return self.engine.listings[0].image
 

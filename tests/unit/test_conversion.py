@@ -49,7 +49,7 @@ def plain(item: ManifestAnswer) -> dict[str, Any]:
 
 def test_an_image_becomes_dockers_and_comes_back() -> None:
     kinds = [LAYER, f"{LAYER}+gzip", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"]
-    original = image(*(blob(kind, "abd"[i]) for i, kind in enumerate(kinds)), annotations={"x": "y"})
+    original = image(*(blob(kind, "abf"[i]) for i, kind in enumerate(kinds)), annotations={"x": "y"})
     (docker,) = convert([original], "v2s2")
     value = plain(docker)
     assert docker.media_type == value["mediaType"] == DOCKER_MANIFEST
@@ -57,7 +57,7 @@ def test_an_image_becomes_dockers_and_comes_back() -> None:
     assert [layer["mediaType"] for layer in value["layers"]] == [
         f"{DOCKER}.diff.tar", f"{DOCKER}.diff.tar.gzip", f"{DOCKER}.foreign.diff.tar.gzip",
     ]  # fmt: skip
-    assert [layer["digest"] for layer in value["layers"]] == ["sha256:" + letter * 64 for letter in "abd"]
+    assert [layer["digest"] for layer in value["layers"]] == ["sha256:" + letter * 64 for letter in "abf"]
     assert "annotations" not in value
     (back,) = convert([docker], "oci")
     assert plain(back) == {key: item for key, item in plain(original).items() if key != "annotations"}

@@ -23,6 +23,32 @@ def access_flags(prefix: str = "", *, creds: bool = True) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
+def platform_flags(what: str) -> tuple[Flag, ...]:
+    """docker's ``--platform``, and podman's three words for it; `platform_of` reads them."""
+    return (
+        Flag("--arch", "string", help="Architecture, in place of this machine's", hidden=True),
+        Flag("--os", "string", help="Operating system, in place of this machine's", hidden=True),
+        Flag("--platform", "string", help=what),
+        Flag("--variant", "string", help="Variant of the architecture", hidden=True),
+    )
+
+
+def platform_of(call: Call, prefix: str = "") -> str:
+    """``os/architecture/variant`` of ``--platform`` or of ``--os --arch --variant``; copy's begin with ``override-``.
+
+    Raises: UsageError for both.
+    """
+    words = [call.text(f"{prefix}{name}") for name in ("os", "arch", "variant")]
+    if not any(words):
+        return call.text("platform")
+    if call.given("platform"):
+        raise UsageError(f"--platform and --{prefix}os, --{prefix}arch, --{prefix}variant say the same")
+    from cloison.registry.platforms import parse_platform
+
+    here = parse_platform("")
+    return "/".join(filter(None, (words[0] or here.os, words[1] or here.architecture, words[2])))
+
+
 def access_of(call: Call, prefix: str = "") -> Access:
     """What these flags say. Raises: UsageError."""
     user, colon, password = call.text(f"{prefix}creds").partition(":")

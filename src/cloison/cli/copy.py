@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from cloison.cli import output
-from cloison.cli.access import access_flags, access_of
+from cloison.cli.access import access_flags, access_of, platform_of
+from cloison.cli.outfile import write_text
 from cloison.cli.parser import Flag, UsageError, Verb
-from cloison.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,17 +24,14 @@ def copy(call: Call) -> int:
     source, target = call.words
     with progress_on(sys.stdout, environ=call.environ, quiet=call.switch("quiet")) as progress:
         digest = call.engine.registries.copy(
-            source, target, platform=_platform(call), every_platform=call.switch("all") or choice == "all",
-            form=_form(call), source_access=access_of(call, "src-"), target_access=access_of(call, "dest-"),
+            source, target, form=_form(call), platform=platform_of(call, "override-"),
+            every_platform=call.switch("all") or choice == "all",
+            source_access=access_of(call, "src-"), target_access=access_of(call, "dest-"),
             progress=progress,
         )  # fmt: skip
         progress.message(f"Digest: {digest}")
     if path := call.text("digestfile"):
-        try:
-            with open(path, "w") as file:
-                file.write(digest)
-        except OSError as err:
-            raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
+        write_text(path, digest)
     return 0
 
 
@@ -42,20 +39,6 @@ def _form(call: Call) -> str:
     if call.text("format") and call.switch("preserve-digests"):
         raise UsageError("--format changes digests, and --preserve-digests forbids it")
     return call.text("format")
-
-
-def _platform(call: Call) -> str:
-    """``--platform``, or skopeo's ``--override-os --override-arch --override-variant``."""
-    words = [call.text("override-os"), call.text("override-arch"), call.text("override-variant")]
-    if not any(words):
-        return call.text("platform")
-    if call.given("platform"):
-        raise UsageError("--platform and --override-… say the same")
-    from cloison.registry.platforms import parse_platform
-
-    here = parse_platform("")
-    parts = [words[0] or here.os, words[1] or here.architecture, words[2]]
-    return "/".join(filter(None, parts))
 
 
 def inspect_elsewhere(call: Call) -> int:
@@ -71,7 +54,9 @@ def inspect_elsewhere(call: Call) -> int:
             body = call.engine.registries.document(name, config=call.switch("config"), access=access)
             output.write_all(output.STDOUT, body if call.switch("raw") else body + b"\n")
             continue
-        shown = call.engine.registries.inspect(name, platform=call.text("platform"), access=access)
+        shown = call.engine.registries.inspect(
+            name, platform=call.text("platform"), with_tags=not call.switch("no-tags"), access=access
+        )
         if template is not None:
             output.say(template.render(shown))
         else:
@@ -99,6 +84,10 @@ COPY = Verb(
         Flag("--platform", "string", help="Copy the image for this platform"),
         Flag("--preserve-digests", help="Keep digests: fail where --format would change them", hidden=True),
         Flag("-q, --quiet", help="Suppress verbose output"),
+        Flag("--remove-signatures", help="Leave signatures (none are copied)", hidden=True),
+        Flag("--retry-times", "int", help="Tries (passing failures are always retried)", hidden=True),
     ),
-    later="dest-compress dest-decompress remove-signatures sign-by encryption-key",
+    later="additional-tag decryption-key dest-compress dest-compress-format dest-compress-level dest-decompress "
+    "dest-shared-blob-dir encrypt-layer encryption-key sign-by sign-by-sigstore-private-key sign-identity "
+    "sign-passphrase-file src-shared-blob-dir",
 )  # fmt: skip

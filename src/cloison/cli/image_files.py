@@ -25,19 +25,39 @@ HISTORY_COLUMNS = {
 MOUNT_COLUMNS = {"ID": "IMAGE ID", "Names": "NAMES", "Path": "PATH"}
 _CREATED_BY_WIDTH = 45
 _MISSING = "<missing>"
+_DIRECTORIES = ("docker-dir", "oci-dir")
 
 
 def save(call: Call) -> int:
-    """Several images as one archive."""
+    """Several images as one archive; one as a directory."""
+    form = call.text("format") or "docker-archive"
+    if call.switch("compress") and form != "docker-dir":
+        raise InvalidArgument("--compress can only be set when --format is 'docker-dir'")
+    if form in _DIRECTORIES:
+        return _save_directory(call, form)
     from cloison.cli.outfile import archive_output
 
     with archive_output(call.text("output"), verb="save") as out:
-        call.engine.images.save(call.words, out, form=call.text("format") or "docker-archive")
+        call.engine.images.save(call.words, out, form=form, platform=call.text("platform"))
+    return 0
+
+
+def _save_directory(call: Call, form: str) -> int:
+    """podman's ``docker-dir`` is skopeo's ``dir:`` with Docker's manifest, its ``oci-dir`` an OCI layout."""
+    path = call.text("output")
+    if not path or len(call.words) != 1:
+        raise InvalidArgument(f"--format {form} writes one image to the directory of --output")
+    name = call.words[0]
+    image = call.engine.images.find(name, platform=call.text("platform"))
+    names = call.engine.images.references_of(image)
+    target = f"dir:{path}" if form == "docker-dir" else f"oci:{path}:{names[0] if names else ''}"
+    manifests = "v2s2" if form == "docker-dir" else "oci"
+    call.engine.registries.copy(f"store:{image.id}", target.removesuffix(":"), form=manifests)
     return 0
 
 
 def history(call: Call) -> int:
-    image = call.engine.images.find(call.words[0])
+    image = call.engine.images.find(call.words[0], platform=call.text("platform"))
     entries = call.engine.images.history(image.id)
     human = call.switch("human", default=True)
     now_ns = time.time_ns()
@@ -161,19 +181,23 @@ def unmount(call: Call) -> int:
 
 SAVE = Verb(
     "save", save, summary="Save one or more images to a tar archive (streamed to STDOUT by default)",
-    usage="[OPTIONS] IMAGE [IMAGE...]", least=1, later="platform",
+    usage="[OPTIONS] IMAGE [IMAGE...]", least=1, later="uncompressed",
     flags=(
-        Flag("--format", "string", help="docker-archive (also an OCI layout), or oci-archive"),
+        Flag("--compress", help="Compress layers in a docker-dir (they are as they came)"),
+        Flag("--format", "string", help="docker-archive (also an OCI layout), oci-archive, docker-dir or oci-dir"),
+        Flag("-m, --multi-image-archive", help="Several images in one archive (always possible)", hidden=True),
+        Flag("--platform", "string", help="Save only images for this platform"),
+        Flag("-q, --quiet", help="Suppress the output (there is none)", hidden=True),
         Flag("-o, --output", "string", help="Write to a file, instead of STDOUT"),
     ),
 )  # fmt: skip
 HISTORY = Verb(
     "history", history, summary="Show the history of an image", usage="[OPTIONS] IMAGE", least=1, most=1,
-    later="platform",
     flags=(
         Flag("--format", "string", help="Format output: table, 'table TEMPLATE', json, or a Go TEMPLATE"),
         Flag("-H, --human", help="Print sizes and dates in human readable format", default="true"),
         Flag("--no-trunc", help="Don't truncate output"),
+        Flag("--platform", "string", help="Show the image only if it is for this platform"),
         Flag("-q, --quiet", help="Only show image IDs"),
     ),
 )  # fmt: skip

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cloison.cli.call import Call
     from cloison.model.image import Image, ImageListing
 
-FILTERS = ("before", "dangling", "label", "reference", "since", "until")
+FILTERS = ("after", "before", "dangling", "id", "label", "reference", "since", "until")
+SORTS = ("created", "id", "repository", "size", "tag")
 COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 DIGEST_COLUMNS = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
@@ -34,6 +35,9 @@ def images(call: Call) -> int:
     shown = _between(call, shown, filters)
     if call.words:
         shown = [listing for listing in shown if _is_wanted(listing.reference, call.words[0])]
+    shown = _sorted(shown, call.text("sort"))
+    if call.switch("tree"):
+        return _tree(call, shown)
     full = call.switch("no-trunc")
     every = call.switch("digests") or ".Digest" in call.text("format")
     rows = [row for listing in shown for row in describe(listing, now_ns=now_ns, full=full, every_digest=every)]
@@ -44,10 +48,36 @@ def images(call: Call) -> int:
     return 0
 
 
+def _sorted(listings: list[ImageListing], key: str) -> list[ImageListing]:
+    """podman's ``--sort``; without it the newest come first. Raises: InvalidArgument."""
+    if key not in ("", *SORTS):
+        raise InvalidArgument(f"invalid sort key {key!r}", hint=f"there are {', '.join(SORTS)}")
+    if key in ("", "created"):
+        return listings
+    keys = {
+        "id": lambda item: item.image.id,
+        "repository": lambda item: split_reference(item.reference),
+        "size": lambda item: item.image.size_bytes,
+        "tag": lambda item: split_reference(item.reference)[::-1],
+    }
+    return sorted(listings, key=keys[key])
+
+
+def _tree(call: Call, listings: Sequence[ImageListing]) -> int:
+    from cloison.cli.image_tree import print_tree
+
+    for flag in ("digests", "format", "no-trunc", "quiet"):
+        if call.given(flag):
+            raise InvalidArgument(f"--{flag} is not supported with --tree")
+    print_tree(call, listings)
+    return 0
+
+
 def _passes(listing: ImageListing, filters: Mapping[str, Sequence[str]], *, now_ns: int) -> bool:
     if not filters:
         return True
     tests = {
+        "id": lambda wanted: listing.image.id.removeprefix("sha256:").startswith(wanted.removeprefix("sha256:")),
         "dangling": lambda wanted: (not listing.reference) == _truth(wanted),
         "label": lambda wanted: has_label(listing.image.config.labels, wanted),
         "reference": lambda wanted: _matches_pattern(listing.reference, wanted),
@@ -76,7 +106,7 @@ def _between(call: Call, listings: list[ImageListing], filters: Mapping[str, Seq
     for name in filters.get("before", ()):
         limit_ns = created_ns(find(name))
         listings = [listing for listing in listings if created_ns(listing.image) < limit_ns]
-    for name in filters.get("since", ()):
+    for name in (*filters.get("since", ()), *filters.get("after", ())):
         limit_ns = created_ns(find(name))
         listings = [listing for listing in listings if created_ns(listing.image) > limit_ns]
     return listings
@@ -147,13 +177,16 @@ def describe(listing: ImageListing, *, now_ns: int, full: bool, every_digest: bo
 
 
 IMAGES = Verb(
-    "images", images, summary="List images", usage="[OPTIONS] [REPOSITORY[:TAG]]", most=1, later="tree",
+    "images", images, summary="List images", usage="[OPTIONS] [REPOSITORY[:TAG]]", most=1, later="history",
     flags=(
         Flag("-a, --all", help="Show all images (there are no hidden ones here)"),
         Flag("--digests", help="Show digests"),
         Flag("-f, --filter", "list", help=f"Filter output based on conditions provided ({', '.join(FILTERS)})"),
         Flag("--format", "string", help="Format output: table, 'table TEMPLATE', json, or a Go TEMPLATE"),
         Flag("--no-trunc", help="Don't truncate output"),
+        Flag("-n, --noheading", help="Leave the headings out"),
         Flag("-q, --quiet", help="Only show image IDs"),
+        Flag("--sort", "string", help=f"Sort by {', '.join(SORTS)}", default="created"),
+        Flag("--tree", help="List every image with the platforms that are here of it"),
     ),
 )  # fmt: skip

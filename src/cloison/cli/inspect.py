@@ -63,7 +63,7 @@ def _image(call: Call) -> Look:
     images = call.engine.images
 
     def look(name: str) -> dict[str, object]:
-        image = images.find(name)
+        image = images.find(name, platform=call.text("platform"))
         try:
             comment = next((entry.comment for entry in images.history(image.id)), "")
         except CloisonError:  # a damaged configuration: there is more to be told than a comment
@@ -118,7 +118,8 @@ _FORMAT = Flag("-f, --format", "string", help="Format output: json, or a Go TEMP
 _ELSEWHERE = (
     *access_flags(),
     Flag("--config", help="Print the configuration of an image that is elsewhere"),
-    Flag("--platform", "string", help="Inspect an image that is elsewhere for this platform"),
+    Flag("-n, --no-tags", help="Leave out the tags of an image that is elsewhere"),
+    Flag("--platform", "string", help="Inspect an image for this platform"),
     Flag("--raw", help="Print the manifest of an image that is elsewhere, byte for byte"),
 )
 _DETAILS = (

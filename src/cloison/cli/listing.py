@@ -28,7 +28,8 @@ def print_listing(
     if call.switch("quiet") and form == TABLE:
         lines = [str(row[quiet_field]) for row in rows]
     elif form == TABLE:
-        lines = [render_table([list(columns.values()), *([str(row[name]) for name in columns] for row in rows)])]
+        table = render_table([list(columns.values()), *([str(row[name]) for name in columns] for row in rows)])
+        lines = table.split("\n")[1 if call.switch("noheading") else 0 :]
     elif form == "json":
         from cloison.cli.documents import dumps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloison.cli import output
 from cloison.cli.access import access_flags, access_of
+from cloison.cli.outfile import write_text
 from cloison.cli.parser import Flag, Verb
 from cloison.errors import NotFound
 
@@ -22,18 +23,32 @@ def create(call: Call) -> int:
 
 
 def add(call: Call) -> int:
-    changed = call.engine.manifests.add(call.words[0], call.words[1:], access=_access(call))
+    changed = call.engine.manifests.add(call.words[0], call.words[1:], changes=_changes(call), access=_access(call))
     output.say(changed.reference)
     return 0
 
 
 def annotate(call: Call) -> int:
+    call.engine.manifests.annotate(call.words[0], call.words[1], changes=_changes(call), access=_access(call))
+    return 0
+
+
+def _changes(call: Call) -> dict[str, object]:
+    """What the flags say of a member. Raises: UsageError."""
     words = {"os": "os", "arch": "architecture", "variant": "variant", "os-version": "os_version"}
     changes: dict[str, object] = {field: call.text(flag) for flag, field in words.items() if call.given(flag)}
     if call.given("os-features"):
         changes["os_features"] = tuple(word for text in call.texts("os-features") for word in text.split(","))
-    call.engine.manifests.annotate(call.words[0], call.words[1], changes=changes, access=_access(call))
-    return 0
+    if call.given("annotation"):
+        changes["annotations"] = dict(call.each("annotation", _annotation))
+    return changes
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key):
+        raise ValueError("expected KEY=VALUE")
+    return key, value
 
 
 def inspect(call: Call) -> int:
@@ -61,8 +76,12 @@ def inspect(call: Call) -> int:
 def push(call: Call) -> int:
     """Prints the digest, as docker does."""
     target = call.words[1] if len(call.words) > 1 else ""
-    digest = call.engine.manifests.push(call.words[0], target, purge=call.switch("purge"), access=_access(call))
-    output.say(digest)
+    purge = call.switch("purge") or call.switch("rm")
+    digest = call.engine.manifests.push(call.words[0], target, purge=purge, access=_access(call))
+    if path := call.text("digestfile"):
+        write_text(path, digest)
+    if not call.switch("quiet"):
+        output.say(digest)
     return 0
 
 
@@ -97,28 +116,30 @@ def _access(call: Call) -> Access:
 
 _INSECURE = Flag("--insecure", help="Allow communication with an insecure registry")
 _REACH = (*access_flags(), _INSECURE)
+_ALL = Flag("--all", help="All images of a list (they always are)", hidden=True)
+_WORDS = (
+    Flag("--annotation", "list", help="Set an annotation KEY=VALUE"),
+    Flag("--arch", "string", help="Set architecture"),
+    Flag("--os", "string", help="Set operating system"),
+    Flag("--os-features", "list", help="Set operating system feature"),
+    Flag("--os-version", "string", help="Set operating system version"),
+    Flag("--variant", "string", help="Set architecture variant"),
+)
 
 CREATE = Verb(
     "manifest create", create, summary="Create a local manifest list for annotating and pushing to a registry",
     usage="[OPTIONS] MANIFEST_LIST [MANIFEST...]", least=1,
     details="The manifests are images of registries; one for several platforms stands for all of them.",
-    flags=(*_REACH, Flag("-a, --amend", help="Amend an existing manifest list")),
+    flags=(*_REACH, _ALL, Flag("-a, --amend", help="Amend an existing manifest list")),
 )  # fmt: skip
 ADD = Verb(
     "manifest add", add, summary="Add images to a manifest list", usage="[OPTIONS] MANIFEST_LIST IMAGE [IMAGE...]",
-    least=2, flags=_REACH,
+    least=2, flags=(*_REACH, *_WORDS, _ALL), later="features",
 )  # fmt: skip
 ANNOTATE = Verb(
     "manifest annotate", annotate, summary="Add additional information to a manifest of a list",
     usage="[OPTIONS] MANIFEST_LIST MANIFEST", least=2, most=2,
-    flags=(
-        *_REACH,
-        Flag("--arch", "string", help="Set architecture"),
-        Flag("--os", "string", help="Set operating system"),
-        Flag("--os-features", "list", help="Set operating system feature"),
-        Flag("--os-version", "string", help="Set operating system version"),
-        Flag("--variant", "string", help="Set architecture variant"),
-    ),
+    flags=(*_REACH, *_WORDS), later="features",
 )  # fmt: skip
 INSPECT = Verb(
     "manifest inspect", inspect, summary="Display an image manifest, or manifest list",
@@ -130,9 +151,14 @@ PUSH = Verb(
     usage="[OPTIONS] MANIFEST_LIST [DESTINATION]", least=1, most=2,
     flags=(
         *_REACH,
-        Flag("--all", help="Push the images, too (they always are)", hidden=True),
+        _ALL,
+        Flag("--digestfile", "string", help="Write the digest of the pushed list to this file"),
         Flag("-p, --purge", help="Remove the local manifest list after push"),
+        Flag("-q, --quiet", help="Do not print the digest"),
+        Flag("--remove-signatures", help="Leave signatures (none are pushed)", hidden=True),
+        Flag("--rm", help="Remove the local manifest list after push", hidden=True),
     ),
+    later="compression-format f format sign-by sign-by-sigstore-private-key sign-passphrase-file",
 )  # fmt: skip
 REMOVE = Verb(
     "manifest rm", remove, summary="Delete one or more manifest lists from local storage",

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 _GATHER_BYTES = 1 << 20
 
 
+def write_text(path: str, text: str) -> None:
+    """A small file where the user wants it (``--digestfile``). Raises: InvalidArgument."""
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as err:
+        raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
+
+
 class ArchiveOutput:
     """A descriptor that small writes are gathered for."""
 

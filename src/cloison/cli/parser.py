@@ -107,9 +107,9 @@ def parse(verb: Verb, argv: Sequence[str]) -> tuple[dict[str, object], list[str]
     return values, words
 
 
-def check_word_count(verb: Verb, words: Sequence[str]) -> None:
-    """Raises: WordCountError in docker's words."""
-    least, most, count = verb.least, verb.most, len(words)
+def check_word_count(verb: Verb, words: Sequence[str], *, least: int = 0) -> None:
+    """Raises: WordCountError in docker's words. ``least`` is what this very call needs, if it is more."""
+    least, most, count = max(verb.least, least), verb.most, len(words)
     if least <= count and (most < 0 or count <= most):
         return
     if most == 0:

@@ -24,8 +24,8 @@ FILTERS = ("label", "label!", "until")
 
 def prune_images(call: Call) -> int:
     """Images without a name; with --all, or a budget, every image that no container was made from."""
-    only, budget = _only(call), call.number("keep-storage")
-    everything = call.switch("all") or budget is not None
+    only, budget = _only(call, dangling=True), call.number("keep-storage")
+    everything = _wants_all(call) or budget is not None
     what = "all images without at least one container associated to them" if everything else "all dangling images"
     if budget is not None:
         what = f"the longest unused images until the rest takes no more than {render_size(budget)}"
@@ -68,10 +68,18 @@ def prune_system(call: Call) -> int:
     return 0
 
 
-def _only(call: Call) -> PruneFilter:
+def _wants_all(call: Call) -> bool:
+    """``--all``, or docker's older word for it: ``--filter dangling=false``."""
+    words = parse_filters(call.texts("filter"), (*FILTERS, "dangling")).get("dangling", ["true"])
+    if len(set(words)) != 1 or words[0] not in ("true", "1", "false", "0"):
+        raise InvalidArgument(f"invalid filter 'dangling={words[-1]}'", hint="true or false")
+    return call.switch("all") or words[0] in ("false", "0")
+
+
+def _only(call: Call, *, dangling: bool = False) -> PruneFilter:
     from cloison.engine.pruning import PruneFilter
 
-    filters = parse_filters(call.texts("filter"), FILTERS)
+    filters = parse_filters(call.texts("filter"), (*FILTERS, "dangling") if dangling else FILTERS)
     moments = [_moment(text) for text in filters.get("until", ())]
     if len(moments) > 1:
         raise InvalidArgument("invalid filter 'until'", why="more than one of them")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from cloison.cli import output
-from cloison.cli.access import access_flags, access_of
+from cloison.cli.access import access_flags, access_of, platform_flags, platform_of
+from cloison.cli.outfile import write_text
 from cloison.cli.parser import Flag, Verb
 from cloison.errors import InvalidArgument
 
@@ -13,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.cli.call import Call
 
-_PLATFORM = Flag("--platform", "string", help="Set platform if server is multi-platform capable")
 _TRUST = Flag("--disable-content-trust", help="Skip image verification", hidden=True)
 
 
@@ -22,7 +22,7 @@ def pull(call: Call) -> int:
     from cloison.cli.progress import progress_on
 
     access = access_of(call)
-    platform = call.text("platform") or call.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    platform = platform_of(call) or call.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     every = call.switch("all-platforms")
     images = call.engine.images
     name = call.words[0].removeprefix("docker://")
@@ -70,18 +70,10 @@ def push(call: Call) -> int:
                 )
             ]
     if path := call.text("digestfile"):
-        _write(path, "\n".join(digests))
+        write_text(path, "\n".join(digests))
     if call.switch("quiet"):
         output.say(parse_reference(target or name).canonical)
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(text)
-    except OSError as err:
-        raise InvalidArgument(f"open {path}", why=(err.strerror or str(err)).lower()) from err
 
 
 PULL = Verb(
@@ -91,9 +83,10 @@ PULL = Verb(
         Flag("-a, --all-tags", help="Download all tagged images in the repository"),
         Flag("--all-platforms", help="Download the image for all platforms, and unpack it for one"),
         _TRUST,
-        _PLATFORM,
+        *platform_flags("Set platform if server is multi-platform capable"),
         Flag("-q, --quiet", help="Suppress verbose output"),
     ),
+    later="decryption-key",
 )  # fmt: skip
 PUSH = Verb(
     "push", push, summary="Upload an image to a registry", usage="[OPTIONS] NAME[:TAG] [TARGET[:TAG]]", least=1,
@@ -107,5 +100,8 @@ PUSH = Verb(
         _TRUST,
         Flag("--platform", "string", help="Push the image for one platform alone"),
         Flag("-q, --quiet", help="Suppress verbose output"),
+        Flag("--remove-signatures", help="Leave signatures (none are pushed)", hidden=True),
     ),
+    later="compress compression-format compression-level encrypt-layer encryption-key sign-by "
+    "sign-by-sigstore-private-key sign-passphrase-file",
 )  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloison.model.image import Image, ImageConfig
     from cloison.model.reference import Reference
     from cloison.model.settings import Settings
+    from cloison.oci.image import Platform
 
 
 class Bringing:
@@ -62,15 +63,18 @@ class Bringing:
         return image
 
     def publish_layer(
-        self, layer: str, config: ImageConfig, *, reference: Reference | None, created: str, comment: str
-    ) -> Image:
-        """An image of this machine's architecture with one layer of plain tar, whose digest is its diff ID."""
+        self, layer: str, config: ImageConfig, *, reference: Reference | None, created: str, comment: str,
+        platform: Platform | None = None,
+    ) -> Image:  # fmt: skip
+        """An image with one layer of plain tar, whose digest is its diff ID; without a platform, of this machine's."""
         from cloison.images.layout import store_single_layer
-        from cloison.oci.image import ConfigDocument
+        from cloison.oci.image import ConfigDocument, Platform
 
+        words = platform or Platform(architecture=this_architecture(), os="linux")
         document = ConfigDocument(
-            architecture=this_architecture(), os="linux", diff_ids=(layer,), config=config, created=created
-        )
+            architecture=words.architecture, os=words.os, variant=words.variant, diff_ids=(layer,), config=config,
+            created=created,
+        )  # fmt: skip
         stored = store_single_layer(document, layer, blobs=self.blobs, reference=reference, comment=comment)
         return self.publish(stored)
 

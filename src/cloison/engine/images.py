@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from cloison.engine import garbage
 from cloison.errors import InvalidArgument, NotFound
 from cloison.images.records import ImageStore
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from cloison.engine.pushing import Pusher
     from cloison.images.progress import Progress
     from cloison.images.removal import Removal
-    from cloison.model.image import FileChange, HistoryEntry, Image, ImageListing
+    from cloison.model.image import FileChange, HistoryEntry, Image, ImageListing, PlatformShare
     from cloison.model.settings import Access, Settings
     from cloison.model.usage import Pruned
     from cloison.store.blobs import Blobs
@@ -39,10 +37,13 @@ class Images:
 
     # -- finding
 
-    def find(self, text: str) -> Image:
-        """Raises: NotFound, Conflict (ambiguous id), InvalidArgument."""
+    def find(self, text: str, *, platform: str = "") -> Image:
+        """Raises: NotFound, also for an image of another than the wanted platform; Conflict (ambiguous id)."""
         self._open()
-        return self._find(text)
+        image = self._find(text)
+        if platform:
+            _check_platform(image, platform, name=text)
+        return image
 
     def _find(self, text: str) -> Image:
         try:
@@ -120,19 +121,19 @@ class Images:
             image = self._find(text)
         except NotFound:
             return None
-        if not platform:
-            return image
-        from cloison.oci.image import Platform
-        from cloison.registry.platforms import parse_platform, runs_on
-
-        actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
-        return image if runs_on(actual, parse_platform(platform)) else None
+        return image if not platform or _is_for(image, platform) else None
 
     def history(self, text: str) -> Sequence[HistoryEntry]:
         """What made each layer of an image, newest first. Raises: NotFound, Conflict, Unavailable."""
         from cloison.images.history import image_history
 
         return image_history(self.find(text), blobs=self._blobs)
+
+    def platforms(self, image: Image) -> Sequence[PlatformShare]:
+        """The platforms that the image's index names, and what is here of each; without an index, the image's own."""
+        from cloison.engine.image_platforms import platforms_of
+
+        return platforms_of(image, blobs=self._blobs)
 
     def places(self, image: Image) -> tuple[str, Sequence[str]]:
         """The snapshot driver, and the directories that an image's files are in, topmost first."""
@@ -162,7 +163,7 @@ class Images:
             layers = self.find(text).layers
             return [trees.layer_changes(layers[: i + 1], settings=self._settings) for i in range(len(layers))]
 
-    def save(self, names: Sequence[str], out: Writable, *, form: str = "docker-archive") -> None:
+    def save(self, names: Sequence[str], out: Writable, *, form: str = "docker-archive", platform: str = "") -> None:
         """Write images as one tar archive; a name without a tag stands for all tags of its repository.
 
         Raises: NotFound, Conflict, InvalidArgument for an unknown form, Unavailable; OSError of ``out``.
@@ -173,7 +174,9 @@ class Images:
         self._open()
         with self._store.incoming():  # nothing is collected meanwhile
             saved = self._store.choose(names)
-            for image, _references in saved:
+            for image, references in saved:
+                if platform:
+                    _check_platform(image, platform, name=references[0].familiar if references else image.id)
                 restore_layers(image, self._blobs, settings=self._settings)
             write_archive(saved, out, blobs=self._blobs, form=form)
         self._clean_up()
@@ -254,61 +257,39 @@ class Images:
         self._open()
         return Pusher(self._settings, store=self._store, blobs=self._blobs, access=access, progress=progress)
 
-    def load(self, stream: Readable) -> Sequence[str]:
-        """Images of a docker-archive or an OCI layout in a tar stream; their names, or the id of one without any.
+    def load(self, source: Readable | str, *, platform: str = "") -> Sequence[str]:
+        """Images of a docker-archive or an OCI layout in a tar stream, or of the layout in the directory that a string
+        names; their names, or the id of one without any.
 
-        Raises: InvalidArgument, Unsupported, Unavailable.
+        Raises: InvalidArgument, Unsupported, Unavailable, NotFound (none is for the ``platform`` that is wanted).
         """
-        from cloison.engine.bringing import Bringing, this_architecture
-        from cloison.images.archives import read_archive
+        from cloison.engine.making import load
 
-        loaded: list[str] = []
-        with Bringing(self._settings) as bringing:
-            bringing.is_littered = True  # an archive has files of its own beside those of its images
-            for stored in read_archive(stream, blobs=bringing.blobs, machine=this_architecture()):
-                image = bringing.publish(stored)
-                loaded += [name.familiar for name in stored.references] or [image.id]
-        return loaded
+        return load(source, platform=platform, settings=self._settings)
 
     def import_rootfs(
-        self, source: Readable | str, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
-    ) -> Image:
-        """An image of one layer from a tar stream, or from the directory that a string names.
+        self, source: Readable | str, reference: str = "", *, changes: Sequence[str] = (), message: str = "",
+        platform: str = "",
+    ) -> Image:  # fmt: skip
+        """An image of one layer from a tar stream, or from the directory or the URL that a string names.
 
-        ``changes`` are Dockerfile instructions, ``message`` the layer's comment. Raises: InvalidArgument, Unavailable.
+        ``changes`` are Dockerfile instructions, ``message`` the layer's comment, ``platform`` what its programs run on.
+        Raises: InvalidArgument, NotFound, Unavailable.
         """
-        from cloison.engine.bringing import Bringing, local_reference
-        from cloison.images.changes import apply_changes
-        from cloison.images.rootfs_import import store_directory, store_stream
-        from cloison.model.image import ImageConfig
+        from cloison.engine.making import import_rootfs
 
-        config = apply_changes(ImageConfig(), changes)
-        named = local_reference(reference) if reference else None
-        with Bringing(self._settings) as bringing:
-            blobs = bringing.blobs
-            if isinstance(source, str):
-                layer = store_directory(source, blobs=blobs)
-            else:
-                layer = store_stream(source, blobs=blobs)
-            created = _render_time(time.time())
-            return bringing.publish_layer(layer, config, reference=named, created=created, comment=message)
+        return import_rootfs(
+            source, reference, changes=changes, message=message, platform=platform, settings=self._settings
+        )  # fmt: skip
 
     def from_host(self, name: str, commands: Sequence[str]) -> Image:
         """A minimal image of this machine's own programs: each command with all that it needs to start.
 
         The same programs always give the same image. Raises: NotFound for a command that is not there, InvalidArgument.
         """
-        from cloison.engine.bringing import Bringing, local_reference
-        from cloison.images.host import store_host_layer
-        from cloison.images.host_base import HOST_CONFIG
+        from cloison.engine.making import from_host
 
-        named = local_reference(name)
-        with Bringing(self._settings) as bringing:
-            layer, newest_ns = store_host_layer(commands, blobs=bringing.blobs)
-            config = HOST_CONFIG.replace(cmd=("/bin/sh",) if "sh" in commands or not commands else (commands[0],))
-            # no clock: the same programs give the same image, as old as the newest of them
-            created = _render_time(newest_ns // 1_000_000_000)
-            return bringing.publish_layer(layer, config, reference=named, created=created, comment="from this machine")
+        return from_host(name, commands, settings=self._settings)
 
     def ensure_host_base(self, *, progress: Progress | None = None) -> Image:
         """`host/base`, made when it is missing; several first users wait for one maker."""
@@ -395,6 +376,17 @@ def _is_host_base(text: str) -> bool:
     return text.startswith(HOST_BASE) and parse_reference(text).canonical == _HOST_BASE_CANONICAL
 
 
-def _render_time(moment_s: float) -> str:
-    """RFC 3339, as configurations have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
+def _is_for(image: Image, platform: str) -> bool:
+    from cloison.oci.image import Platform
+    from cloison.registry.platforms import parse_platform, runs_on
+
+    actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+    return runs_on(actual, parse_platform(platform))
+
+
+def _check_platform(image: Image, platform: str, *, name: str) -> None:
+    """Raises: NotFound, in docker's words."""
+    if not _is_for(image, platform):
+        actual = "/".join(filter(None, (image.os, image.architecture, image.variant)))
+        why = f"its platform ({actual}) does not match the specified platform ({platform})"
+        raise NotFound(f"image with reference {name} was found, but {why}")

@@ -44,15 +44,25 @@ class Manifests:
         reference = parse_reference(name).canonical
         return self._lists.create(ManifestList(reference=reference).add(entries), amend=amend)
 
-    def add(self, name: str, images: Sequence[str], *, access: Access | None = None) -> ManifestList:
-        """More members. Raises: NotFound, Denied, Unavailable."""
+    def add(
+        self, name: str, images: Sequence[str], *, changes: Mapping[str, object] | None = None,
+        access: Access | None = None,
+    ) -> ManifestList:  # fmt: skip
+        """More members, each described as `annotate` has it. Raises: NotFound, Denied, Unavailable."""
         entries = [entry for image in images for entry in self._describe(image, access)]
-        return self._lists.change(name, lambda known: known.add(entries))
+
+        def change(known: ManifestList) -> ManifestList:
+            known = known.add(entries)
+            for entry in entries if changes else ():
+                known = known.annotate(entry.descriptor.digest, changes or {})
+            return known
+
+        return self._lists.change(name, change)
 
     def annotate(
         self, name: str, image: str, *, changes: Mapping[str, object], access: Access | None = None
     ) -> ManifestList:
-        """Other words about a member's platform: ``os architecture variant os_version os_features``.
+        """Other words about a member: ``os architecture variant os_version os_features annotations``.
 
         ``image`` is a member's digest, or a reference that leads to it. Raises: NotFound.
         """

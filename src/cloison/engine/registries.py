@@ -171,7 +171,9 @@ class Registries:
             )  # fmt: skip
         return done.digest
 
-    def inspect(self, text: str, *, platform: str = "", access: Access | None = None) -> dict[str, object]:
+    def inspect(
+        self, text: str, *, platform: str = "", with_tags: bool = True, access: Access | None = None
+    ) -> dict[str, object]:
         """An image in a place, in skopeo's words, without pulling it. Raises: NotFound, Denied, Unavailable."""
         from cloison.engine.remote import summary
         from cloison.engine.transports import open_source, parse_place
@@ -180,7 +182,8 @@ class Registries:
         name, tags = "", []
         if place.transport == "docker":
             reference = self._reach(access).candidates(place.name)[0]
-            name, tags = reference.canonical_name, list(self.tags(reference.canonical_name, access=access))
+            name = reference.canonical_name
+            tags = list(self.tags(name, access=access)) if with_tags else []
         with open_source(place, settings=self._settings, reach=self._reach(access)) as source:
             return summary(source, platform=platform, name=name, tags=tags)
 

@@ -7,7 +7,9 @@ Sources: image-spec image-layout.md; docker's image specification v1.2, "Combine
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 
 from cloison.archive.budget import bad_archive, shown
 from cloison.archive.decompress import decompress
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cloison.model.reference import Reference
     from cloison.store.blobs import Blobs
 
+_PIECE_BYTES = 1 << 20
 _MAX_MEMBERS = 100_000
 _MAX_IMAGES = 1000
 _MAX_HOPS = 8
@@ -45,6 +48,16 @@ def read_archive(stream: Readable, *, blobs: Blobs, machine: str) -> Sequence[St
     """
     archive = _Archive(blobs)
     archive.read(stream)
+    return _read_docker(archive) if "manifest.json" in archive else _read_layout(archive, machine=machine)
+
+
+def read_directory(path: str, *, blobs: Blobs, machine: str) -> Sequence[StoredImage]:
+    """The same for an OCI layout, or an unpacked docker-archive that is one, in a directory.
+
+    Raises: InvalidArgument when it is none, and as `read_archive`.
+    """
+    archive = _Archive(blobs)
+    archive.read_directory(path)
     return _read_docker(archive) if "manifest.json" in archive else _read_layout(archive, machine=machine)
 
 
@@ -65,6 +78,27 @@ class _Archive:
             if reader.entries > _MAX_MEMBERS:
                 raise bad_archive(f"more than {_MAX_MEMBERS} members")
             self._read_member(entry, reader)
+
+    def read_directory(self, path: str) -> None:
+        """What a layout consists of (image-layout.md, "Content"), and docker's table of contents."""
+        names = ["index.json", "manifest.json"]
+        for algorithm in ("sha256", "sha512"):
+            directory = f"blobs/{algorithm}"
+            if os.path.isdir(f"{path}/{directory}"):
+                names += [f"{directory}/{name}" for name in sorted(os.listdir(f"{path}/{directory}"))]
+        for name in names:
+            try:
+                fd = os.open(f"{path}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            except OSError as err:
+                raise InvalidArgument(f"open {path}/{name}", why=os.strerror(err.errno or 0).lower()) from err
+            with os.fdopen(fd, "rb") as file, self.blobs.collector() as out:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise bad_archive(f"{name} is no regular file")
+                while piece := file.read(_PIECE_BYTES):
+                    out.write(piece)
+            self._digests[name] = out.digest
 
     def _read_member(self, entry: Entry, reader: TarReader) -> None:
         name = normal_name(entry.name)

@@ -37,9 +37,11 @@ class ManifestList(Record):
     NESTED: ClassVar[Mapping[str, Any]] = {"entries": ListEntry}
 
     def render(self) -> bytes:
-        """The index: Docker's kind where all members are Docker's, else OCI's."""
+        """The index: Docker's kind where all members are Docker's, which has no annotations, else OCI's."""
         members = tuple(entry.descriptor for entry in self.entries)
-        is_docker = bool(members) and all(member.media_type == DOCKER_MANIFEST for member in members)
+        is_docker = bool(members) and all(
+            member.media_type == DOCKER_MANIFEST and not member.annotations for member in members
+        )
         return render_index(Index(manifests=members, media_type=DOCKER_INDEX if is_docker else OCI_INDEX))
 
     def add(self, entries: Sequence[ListEntry]) -> ManifestList:
@@ -48,10 +50,16 @@ class ManifestList(Record):
         return self.replace(entries=tuple(known.values()))
 
     def annotate(self, digest: str, changes: Mapping[str, object]) -> ManifestList:
-        """With other words about one member's platform. Raises: NotFound."""
+        """With other words about one member's platform, and more ``annotations``. Raises: NotFound."""
         entry = self.entry(digest)
-        platform = (entry.descriptor.platform or Platform(architecture="", os="linux")).replace(**changes)
-        changed = entry.replace(descriptor=entry.descriptor.replace(platform=platform))
+        old = entry.descriptor
+        words = {key: value for key, value in changes.items() if key != "annotations"}
+        more = changes.get("annotations", {})
+        assert isinstance(more, dict)
+        platform = (old.platform or Platform(architecture="", os="linux")).replace(**words)
+        changed = entry.replace(
+            descriptor=old.replace(platform=platform, annotations={**old.annotations, **more})
+        )  # fmt: skip
         return self.replace(entries=tuple(changed if item is entry else item for item in self.entries))
 
     def without(self, digest: str) -> ManifestList:

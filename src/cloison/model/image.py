@@ -52,6 +52,15 @@ class ImageListing(Record):
     image: Image
 
 
+class PlatformShare(Record):
+    """What is here of an image for one platform."""
+
+    name: str  # "linux/arm64/v8"
+    digest: str  # of its manifest
+    disk_bytes: int  # unpacked; 0 when it is not
+    content_bytes: int  # of its blobs that are here
+
+
 class HistoryEntry(Record):
     """What made one layer, or changed the configuration alone (image-spec config.md, "history")."""
 
