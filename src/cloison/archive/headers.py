@@ -24,7 +24,8 @@ _KINDS = {
     b"g": PAX_GLOBAL,
 }  # fmt: skip
 _OCTAL = b"01234567"
-_BLANKS = 8 * 0x20
+_ENDS = b"\0 "
+_BLANKS = 8 * 0x20  # which stand for the checksum itself
 _USTAR = b"ustar\0"
 _STAR_TRAILER = b"tar\0"
 
@@ -58,19 +59,20 @@ class Entry:
 
 def parse_header(block: bytes) -> Entry:
     """The fields of one block, checksum verified. Raises: InvalidArgument."""
-    _check_sum(block)
-    entry = Entry()
-    kind = _KINDS.get(block[156:157])
+    sum_of_rest, kind, link, prefix = _parse_rest(block[156:])
+    # A sum of at most 256 bytes is the lower half of Adler-32, which begins at 1 and wraps beyond 65520 (RFC 1950).
+    if (adler32(block[:148]) & 0xFFFF) + sum_of_rest != parse_number(block[148:156]):
+        _check_signed_sum(block)
     if kind is None:
         raise bad_archive(f"member of unknown type {shown(block[156:157])}")
+    entry = Entry()
     entry.kind = kind
-    entry.name = _member_name(block)
-    entry.mode = _parse_often(block[100:108]) & 0o7777
-    entry.uid = _parse_often(block[108:116])
-    entry.gid = _parse_often(block[116:124])
+    name = block[:100].partition(b"\0")[0]
+    entry.name = prefix + b"/" + name if prefix is not None else name
+    entry.mode, entry.uid, entry.gid = _parse_owner(block[100:124])
     entry.size = parse_number(block[124:136])
     entry.mtime_ns = clamp_seconds(parse_number(block[136:148], signed=True)) * NS
-    entry.link = block[157:257].partition(b"\0")[0]
+    entry.link = link
     entry.major = entry.minor = 0
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.major = parse_number(block[329:337])
@@ -81,40 +83,46 @@ def parse_header(block: bytes) -> Entry:
     return entry
 
 
-def _member_name(block: bytes) -> bytes:
-    name = block[:100].partition(b"\0")[0]
-    if block[257:263] == _USTAR and block[345]:
+# from the type on, most headers of an archive are one and the same
+@lru_cache(maxsize=64)
+def _parse_rest(rest: bytes) -> tuple[int, bytes | None, bytes, bytes | None]:
+    """Of a block's last 356 bytes: what they add to the checksum, the kind if it is known, the link, the prefix."""
+    total = (adler32(rest[:228]) & 0xFFFF) + (adler32(rest[228:]) & 0xFFFF) - 3 + _BLANKS
+    prefix = None
+    if rest[101:107] == _USTAR and rest[189]:
         # star keeps two times where POSIX has the prefix's end
-        end = 476 if block[508:512] == _STAR_TRAILER else 500
-        return block[345:end].partition(b"\0")[0] + b"/" + name
-    return name
+        end = 320 if rest[352:356] == _STAR_TRAILER else 344
+        prefix = rest[189:end].partition(b"\0")[0]
+    return total, _KINDS.get(rest[:1]), rest[1:101].partition(b"\0")[0], prefix
 
 
-def _check_sum(block: bytes) -> None:
-    stated = parse_number(block[148:156])
-    # A sum of at most 256 bytes is the lower half of Adler-32, which begins at 1 and wraps beyond 65520 (RFC 1950).
-    head, middle, tail = adler32(block[:148]), adler32(block[156:384]), adler32(block[384:])
-    # the field itself counts as eight blanks
-    if (head & 0xFFFF) + (middle & 0xFFFF) + (tail & 0xFFFF) - 3 + _BLANKS == stated:
-        return
-    # old tars added the bytes as signed characters
-    block = block[:148] + b" " * 8 + block[156:]
-    if sum(block) - 256 * sum(byte > 127 for byte in block) != stated:
+@lru_cache(maxsize=256)
+def _parse_owner(fields: bytes) -> tuple[int, int, int]:
+    """Mode, uid and gid, of which an archive has the same few over and over."""
+    return parse_number(fields[:8]) & 0o7777, parse_number(fields[8:16]), parse_number(fields[16:])
+
+
+def _check_signed_sum(block: bytes) -> None:
+    """Old tars added the bytes as signed characters. Raises: InvalidArgument."""
+    added = block[:148] + b" " * 8 + block[156:]
+    if sum(added) - 256 * sum(byte > 127 for byte in added) != parse_number(block[148:156]):
         raise bad_archive("a header's checksum is wrong")
 
 
 def parse_number(field: bytes, *, signed: bool = False) -> int:
     """Octal digits between blanks, ended by a NUL; or base 256 with the first bit set. Raises: InvalidArgument."""
-    if field[0] & 0x80:
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in _ENDS:
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
+    elif field[0] & 0x80:
         return _parse_base256(field, signed=signed)
     digits = field.partition(b"\0")[0].strip(b" ")
     if digits.strip(_OCTAL):
         raise bad_archive(f"{shown(field)} is not an octal number")
     return int(digits, 8) if digits else 0
-
-
-# the same few modes and owners, over and over
-_parse_often = lru_cache(maxsize=256)(parse_number)
 
 
 def _parse_base256(field: bytes, *, signed: bool) -> int:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from cloison.archive.decompress import Readable
 
 
+_SLASH = 0x2F
+
+
 class Source:
     """Exact reads from a stream that comes in chunks."""
 
@@ -46,6 +49,15 @@ class Source:
     def position(self) -> int:
         """How many bytes were taken."""
         return self.total - max(len(self._chunk) - self._position, 0)
+
+    def block(self) -> bytes:
+        """The next 512 bytes; none at the end. Raises: InvalidArgument when the stream ends between."""
+        end = self._position + BLOCK
+        data = self._chunk[self._position : end]
+        if len(data) == BLOCK:
+            self._position = end
+            return data
+        return b"" if self.at_end() else self.take(BLOCK)
 
     def take(self, count: int) -> bytes:
         """Exactly ``count`` bytes. Raises: InvalidArgument when the stream ends before."""
@@ -193,12 +205,10 @@ class TarReader:
 
     def _block(self) -> bytes | None:
         """The next header block, or None at the end: two blocks of zeros, or the end of the stream."""
-        if self._source.at_end():
-            return None
-        block = self._source.take(BLOCK)
+        block = self._source.block()
         if block != ZERO_BLOCK:
-            return block
-        if not self._source.at_end() and self._source.take(BLOCK) != ZERO_BLOCK:
+            return block or None
+        if self._source.block() not in (b"", ZERO_BLOCK):
             raise bad_archive("a lone block of zeros between members")
         return None
 
@@ -226,12 +236,13 @@ class TarReader:
 
     def _check(self, entry: Entry) -> None:
         check_owner(entry)
+        name, link = entry.name, entry.link
         longest = self._limits.path_bytes
-        if not entry.name or len(entry.name) > longest or len(entry.link) > longest:
+        if not name or len(name) > longest or len(link) > longest:
             raise bad_archive("a member's name is empty or too long")
-        if b"\0" in entry.name or b"\0" in entry.link:
+        if b"\0" in name or b"\0" in link:
             raise bad_archive("a member's name holds a NUL")
-        if entry.kind == FILE and entry.name.endswith(b"/"):
+        if entry.kind == FILE and name[-1] == _SLASH:
             entry.kind = DIRECTORY  # V7 had no type for directories
         # POSIX lets some writers put a size there without content, others with: the next header's place is a guess
         if entry.kind != FILE and entry.size:
