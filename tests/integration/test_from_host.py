@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -96,7 +97,9 @@ def test_the_layer_blob_unpacks_to_the_layer(images: Images, tmp_path: Path) -> 
     from cloison.store.blobs import Blobs
 
     image = images.from_host("one", ["sh", "ls", "cat"])
-    data = Blobs(images._settings.data_root).read(image.layers[0], 100 << 20)
+    blobs = Blobs(images._settings.data_root)
+    (layer,) = json.loads(blobs.read(image.digest))["layers"]
+    data = blobs.read(layer["digest"], 100 << 20)
     (tmp_path / "root").mkdir()
     with opened(tmp_path / "root") as fd:
         assert apply_layer(io.BytesIO(data), root_fd=fd).diff_id == image.layers[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_a_directory_is_imported_as_it_is(store: Store, tmp_path: Path) -> None:
     second = store.images.import_rootfs(str(source), "dir:2")
     assert first.layers == second.layers
     assert describe(store.tree("dir:1")) == describe(source)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress], ids=["plain", "gzip", "bzip2"])
+def test_what_is_imported_is_kept_as_it_is_pushed_compressed(
+    store: Store, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    data = archive(folder("."), file("words", b"the same words again and again\n" * 50_000))
+    streamed = store.images.import_rootfs(io.BytesIO(pack(data)), "stream:1")
+    from_directory = store.images.import_rootfs(str(store.tree("stream:1")), "directory:1")
+    for image in (streamed, from_directory):
+        manifest = json.loads(store.blobs.read(image.digest))
+        (layer,) = manifest["layers"]
+        assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+        body = store.blobs.read(layer["digest"])
+        assert layer["size"] == len(body) < 100_000
+        assert digest_of(gzip.decompress(body)) == image.layers[0]
+    assert streamed.layers == (digest_of(data),)
+    blobs = sum(path.stat().st_size for path in (store.root / "blobs").rglob("*") if path.is_file())
+    assert blobs < 200_000  # no plain tar beside them
 
 
 def test_without_a_name_the_import_is_found_by_its_id(store: Store) -> None:

@@ -87,6 +87,23 @@ def test_what_we_push_skopeo_copies_with_the_same_digests(command: Cloison, regi
     assert {layer["digest"].partition(":")[2] for layer in manifest["layers"]} <= names
 
 
+def test_what_was_made_here_is_pushed_compressed_and_twice_the_same(
+    command: Cloison, registry: Registry, busybox_tar: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "root.tar").write_bytes(busybox_tar)
+    name = f"{registry.address}/made:1"
+    command.ok("import", f"{tmp_path}/root.tar", name)
+    command.ok("push", "-q", name)
+    pushed = digest_at(registry, "made:1")
+    raw = json.loads(skopeo("inspect", "--tls-verify=false", "--raw", f"docker://{name}"))
+    (layer,) = raw["layers"]
+    assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+    assert layer["size"] < 0.8 * len(busybox_tar)
+    command.ok("push", "-q", f"{registry.address}/made:1")
+    assert digest_at(registry, "made:1") == pushed
+    skopeo("copy", "--quiet", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}/dir")
+
+
 def test_an_image_for_all_platforms_is_pushed_with_all_or_with_one(command: Cloison, registry: Registry) -> None:
     host = registry.address
     command.ok("pull", "--all-platforms", f"{host}/multi:1")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cloison.engine.publishing import LayerSource
-    from cloison.images.layout import StoredImage
+    from cloison.images.layout import Layer, StoredImage
     from cloison.images.progress import Progress
     from cloison.model.image import Image, ImageConfig
     from cloison.model.reference import Reference
@@ -63,19 +63,19 @@ class Bringing:
         return image
 
     def publish_layer(
-        self, layer: str, config: ImageConfig, *, reference: Reference | None, created: str, comment: str,
+        self, layer: Layer, config: ImageConfig, *, reference: Reference | None, created: str, comment: str,
         platform: Platform | None = None,
     ) -> Image:  # fmt: skip
-        """An image with one layer of plain tar, whose digest is its diff ID; without a platform, of this machine's."""
+        """An image with one layer that was made here; without a platform, of this machine's."""
         from cloison.images.layout import store_single_layer
         from cloison.oci.image import ConfigDocument, Platform
 
         words = platform or Platform(architecture=this_architecture(), os="linux")
         document = ConfigDocument(
-            architecture=words.architecture, os=words.os, variant=words.variant, diff_ids=(layer,), config=config,
-            created=created,
+            architecture=words.architecture, os=words.os, variant=words.variant, diff_ids=(layer.diff_id,),
+            config=config, created=created,
         )  # fmt: skip
-        stored = store_single_layer(document, layer, blobs=self.blobs, reference=reference, comment=comment)
+        stored = store_single_layer(document, layer.descriptor, blobs=self.blobs, reference=reference, comment=comment)
         return self.publish(stored)
 
     def __exit__(

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloison.engine.containers import Containers
+    from cloison.images.layout import Layer
     from cloison.model.container import ContainerRecord
     from cloison.model.image import Image, ImageConfig
     from cloison.model.settings import Settings
-    from cloison.oci.image import Descriptor
     from cloison.store.blobs import Blobs
 
 
@@ -52,13 +52,14 @@ def commit(record: ContainerRecord, asked: Commit, *, settings: Settings, contai
         manifest, _body = read_manifest(base, bringing.blobs)
         restore_layers(base, bringing.blobs, settings=settings)  # the new image comes from no registry
         with _frozen(record, containers) if asked.pause else nullcontext():
-            layer, diff_id = _store_changes(record, settings=settings, blobs=bringing.blobs)
+            layer = _store_changes(record, settings=settings, blobs=bringing.blobs)
         entry = HistoryEntry(
             created=render_rfc3339(time.time_ns() // SECOND_NS * SECOND_NS), author=asked.author,
             created_by=" ".join(record.argv), comment=asked.message,
         )  # fmt: skip
+        diff_id = layer.diff_id if layer else ""
         body = derive_config(bringing.blobs.read(base.id), config=config, diff_id=diff_id, entry=entry)
-        layers = [*manifest.layers, *([layer] if layer else ())]
+        layers = [*manifest.layers, *([layer.descriptor] if layer else ())]
         stored = store_image(body, layers, blobs=bringing.blobs, references=[reference] if reference else [])
         return bringing.publish(stored)
 
@@ -101,9 +102,9 @@ def _base_of(record: ContainerRecord, settings: Settings) -> Image:
         ) from err  # fmt: skip
 
 
-def _store_changes(record: ContainerRecord, *, settings: Settings, blobs: Blobs) -> tuple[Descriptor | None, str]:
-    """The layer's descriptor and diff ID; none when the container wrote nothing."""
+def _store_changes(record: ContainerRecord, *, settings: Settings, blobs: Blobs) -> Layer | None:
+    """None when the container wrote nothing."""
     with changed_tree(record, settings=settings) as (tree, changes):
         if not changes:
-            return None, ""
+            return None
         return store_layer(lambda out: write_changes(changes, out, tree=tree, pad=True), blobs=blobs)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cloison.archive.decompress import Readable
-    from cloison.images.layout import StoredImage
+    from cloison.images.layout import Layer, StoredImage
     from cloison.model.image import Image
     from cloison.model.settings import Settings
     from cloison.store.blobs import Blobs
@@ -68,7 +68,7 @@ def import_rootfs(
         )  # fmt: skip
 
 
-def _layer_of(source: Readable | str, *, blobs: Blobs, settings: Settings) -> str:
+def _layer_of(source: Readable | str, *, blobs: Blobs, settings: Settings) -> Layer:
     from cloison.images.rootfs_import import store_directory, store_stream
 
     if not isinstance(source, str):

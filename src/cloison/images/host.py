@@ -16,12 +16,15 @@ from cloison.archive.writer import TarWriter, new_entry
 from cloison.errors import InvalidArgument, NotFound
 from cloison.images.elf import Elf, read_elf
 from cloison.images.host_libraries import Libraries
+from cloison.images.layout import store_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from cloison.archive.headers import Entry
+    from cloison.archive.writer import Writable
+    from cloison.images.layout import Layer
     from cloison.store.blobs import Blobs
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -39,10 +42,10 @@ def find_command(name: str) -> str:
     return ""
 
 
-def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> tuple[str, int]:
-    """The layer with these commands and a minimal system around them, as a blob.
+def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> tuple[Layer, int]:
+    """The layer with these commands and a minimal system around them.
 
-    Its digest, and when its newest file was changed, in ns since the epoch.
+    And when its newest file was changed, in ns since the epoch.
 
     Raises: NotFound for a command that is not on this machine, InvalidArgument without any, Unavailable (disk full).
     """
@@ -57,9 +60,13 @@ def store_host_layer(commands: Sequence[str], *, blobs: Blobs) -> tuple[str, int
             raise NotFound(f"no such command on this machine: {command}")
         tree.add_program(path)
     add_system(tree)
-    with blobs.collector() as out:
+    newest_ns = 0
+
+    def write(out: Writable) -> None:
+        nonlocal newest_ns
         newest_ns = tree.write(TarWriter(out))
-    return out.digest, newest_ns
+
+    return store_layer(write, blobs=blobs), newest_ns
 
 
 class HostTree:

@@ -70,8 +70,17 @@ def describe_layer(digest: str, *, blobs: Blobs) -> Descriptor:
     return Descriptor(media_type=OCI_LAYER + (f"+{kind}" if kind else ""), digest=digest, size=size)
 
 
-def store_layer(write: Callable[[Writable], None], *, blobs: Blobs) -> tuple[Descriptor, str]:
-    """What ``write`` writes, a tar stream, as a compressed blob; its descriptor and its diff ID.
+class Layer(Record):
+    """A layer that was made here."""
+
+    descriptor: Descriptor
+    diff_id: str
+
+    NESTED: ClassVar[Mapping[str, Any]] = {"descriptor": Descriptor}
+
+
+def store_layer(write: Callable[[Writable], object], *, blobs: Blobs) -> Layer:
+    """What ``write`` writes, a tar stream, as a compressed blob, as it is pushed later.
 
     Raises: what ``write`` raises; Unavailable when the disk is full.
     """
@@ -81,7 +90,7 @@ def store_layer(write: Callable[[Writable], None], *, blobs: Blobs) -> tuple[Des
         packed = GzipWriter(out)
         write(packed)
         packed.finish()
-    return describe_layer(out.digest, blobs=blobs), packed.plain_digest
+    return Layer(descriptor=describe_layer(out.digest, blobs=blobs), diff_id=packed.plain_digest)
 
 
 def read_manifest(image: Image, blobs: Blobs) -> tuple[Manifest, bytes]:
@@ -100,7 +109,7 @@ def as_oci(descriptor: Descriptor) -> Descriptor:
 
 def store_single_layer(
     document: ConfigDocument,
-    layer: str,
+    layer: Descriptor,
     *,
     blobs: Blobs,
     reference: Reference | None,

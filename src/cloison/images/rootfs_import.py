@@ -8,36 +8,42 @@ from cloison.archive.decompress import CHUNK, decompress
 from cloison.archive.layer_writer import write_tree
 from cloison.archive.union import Union
 from cloison.errors import InvalidArgument, Unavailable
+from cloison.images.layout import store_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.archive.decompress import Readable
+    from cloison.archive.writer import Writable
+    from cloison.images.layout import Layer
     from cloison.store.blobs import Blobs
 
 
-def store_stream(stream: Readable, *, blobs: Blobs) -> str:
-    """The stream as a blob of plain tar (it is unpacked, and so verified, by the engine); its digest.
+def store_stream(stream: Readable, *, blobs: Blobs) -> Layer:
+    """The stream, compressed or not, as a layer (it is unpacked, and so verified, by the engine).
 
     Raises: InvalidArgument when it is empty or damaged, Unavailable when the disk is full.
     """
-    plain = decompress(stream)
-    with blobs.collector() as out:
-        while piece := plain.read(CHUNK):
-            out.write(piece)
-        if not out.written:
+
+    def pass_on(out: Writable) -> None:
+        plain = decompress(stream)
+        piece = plain.read(CHUNK)
+        if not piece:
             raise InvalidArgument("cannot import", why="the archive is empty")
-    return out.digest
+        while piece:
+            out.write(piece)
+            piece = plain.read(CHUNK)
+
+    return store_layer(pass_on, blobs=blobs)
 
 
-def store_directory(path: str, *, blobs: Blobs) -> str:
-    """A directory as a layer: the same files always give the same digest. Mounts below it are not entered.
+def store_directory(path: str, *, blobs: Blobs) -> Layer:
+    """A directory as a layer: the same files always give the same diff ID. Mounts below it are not entered.
 
     Raises: InvalidArgument when it is no directory, or cannot be read; Unavailable when it changes meanwhile.
     """
     try:
-        with Union([path]) as tree, blobs.collector() as out:
-            write_tree(tree, out)
-        return out.digest
+        with Union([path]) as tree:
+            return store_layer(lambda out: write_tree(tree, out), blobs=blobs)
     except (EOFError, FileNotFoundError) as err:
         if not os.path.exists(path):
             raise InvalidArgument(f"open {path}", why="no such file or directory") from err
