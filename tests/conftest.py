@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jail import Jail
 from seclusion import seclude
 
 try:
@@ -50,6 +51,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if needs and room(item) in KERNEL_ROOMS:
             item.add_marker(pytest.mark.skip(reason=needs))
+
+
+_jail = pytest.StashKey[Jail]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Tests marked ``jailed`` run in a child that cannot reach this machine."""
+    if item.get_closest_marker("jailed") is None or needs:
+        return None
+    stash = item.session.stash
+    if _jail not in stash:
+        stash[_jail] = Jail(item.session)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in stash[_jail].run(item, nextitem):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _jail in session.stash:
+        session.stash[_jail].close()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from cloison.errors import InvalidArgument
 from hostile_archives import HARMLESS, REFUSED, block, corpus
 from unpack_fixture import describe, unpack
 
+pytestmark = pytest.mark.jailed
+
 CORPUS = corpus()
 OURS = ("user.", "security.capability")
 

@@ -34,6 +34,8 @@ from unpack_fixture import (
     unpack,
 )
 
+pytestmark = pytest.mark.jailed
+
 REFUSED, HARMLESS = "refused", "harmless"
 
 
