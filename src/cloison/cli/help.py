@@ -17,7 +17,7 @@ HEADING = "Containers, images and what they need: a complete engine without a da
 SECTIONS = (
     ("Containers", (
         "run", "create", "start", "exec", "attach", "ps", "logs", "inspect", "stop", "kill", "restart", "pause",
-        "unpause", "wait", "top", "stats", "port", "rename", "rm", "diff", "commit", "export",
+        "unpause", "update", "wait", "top", "stats", "port", "rename", "rm", "diff", "commit", "export",
     )),
     ("Images", ("pull", "push", "images", "rmi", "tag", "untag", "history", "save", "load", "import")),
     ("Registries", ("login", "logout", "search", "copy", "list-tags")),

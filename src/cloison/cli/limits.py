@@ -22,8 +22,11 @@ _NUMBERS = {
 }  # fmt: skip
 
 
-def resources(call: Call) -> Resources:
-    """The limits asked for; 0 means "no limit", as in docker. Raises: InvalidArgument, Conflict, UsageError."""
+def resources(call: Call, *, exists: bool = False) -> Resources:
+    """The limits asked for; 0 means "no limit", as in docker. Raises: InvalidArgument, Conflict, UsageError.
+
+    ``exists``: they are for a container that has limits, with which they must agree.
+    """
     fields: dict[str, Any] = {}
     for flag, field in _NUMBERS.items():
         number = call.number(flag)
@@ -31,7 +34,7 @@ def resources(call: Call) -> Resources:
             raise InvalidArgument(f"--{flag} cannot be negative")
         if number:
             fields[field] = number
-    _add_swap(call, fields)
+    _add_swap(call, fields, exists=exists)
     _add_cpus(call, fields)
     for flag, field in (("cpuset-cpus", "cpuset_cpus"), ("cpuset-mems", "cpuset_mems")):
         if call.text(flag):
@@ -44,11 +47,11 @@ def resources(call: Call) -> Resources:
     return Resources(**fields)
 
 
-def _add_swap(call: Call, fields: dict[str, Any]) -> None:
+def _add_swap(call: Call, fields: dict[str, Any], *, exists: bool) -> None:
     swap, memory = call.number("memory-swap"), fields.get("memory_bytes")
     if not swap:
         return
-    if memory is None and swap > 0:
+    if memory is None and swap > 0 and not exists:
         raise InvalidArgument(
             "--memory-swap needs --memory", hint="set --memory too: the value counts memory plus swap"
         )

@@ -21,6 +21,7 @@ VERBS: Mapping[str, str] = {
     "restart": "lifecycle RESTART",
     "pause": "lifecycle PAUSE",
     "unpause": "lifecycle UNPAUSE",
+    "update": "update UPDATE",
     "wait": "lifecycle WAIT",
     "top": "activity TOP",
     "stats": "activity STATS",
@@ -58,7 +59,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "inspect": "container-inspect", "kill": "kill", "prune": "container-prune",
         "logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "pause": "pause", "port": "port", "rename": "rename",
         "restart": "restart", "rm": "rm", "remove": "rm", "run": "run", "start": "start", "stats": "stats",
-        "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
+        "stop": "stop", "top": "top", "unpause": "unpause", "update": "update", "wait": "wait",
     },
     "image": {
         "diff": "image-diff", "exists": "image-exists", "from-host": "image-from-host", "history": "history",
@@ -121,5 +122,5 @@ GROUP_SUMMARIES: Mapping[str, str] = {
 # Verbs of docker that this release refuses by name
 LATER = frozenset(
     "build builder buildx compose config context cp events network plugin prune secret service "
-    "stack swarm trust update volume".split()
+    "stack swarm trust volume".split()
 )

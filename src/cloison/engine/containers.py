@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloison.engine.pruning import PruneFilter
     from cloison.images.progress import Progress
     from cloison.model.activity import ContainerStats, ProcessTable
-    from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec
+    from cloison.model.container import ContainerRecord, ContainerSpec, ExecSpec, Resources
     from cloison.model.image import FileChange, Image
     from cloison.model.settings import Settings
     from cloison.model.usage import Pruned
@@ -262,6 +262,15 @@ class Containers:
             self._store.release_name(record.name, record.id)
             if not record.spec.auto_remove and self._store.load_running(record.id) is None:
                 self._store.forget_run(record.id)
+
+    def update(self, name: str, resources: Resources) -> None:
+        """Other limits, from now on; those that ``resources`` leaves out stay.
+
+        Raises: NotFound, InvalidArgument, Unsupported; Conflict when more is in use than a new limit allows.
+        """
+        from cloison.engine.updating import update
+
+        update(self.find(name), resources, settings=self._settings)
 
     def reap(self, container_id: str) -> None:
         """What a monitor asks for at the end of a container whose caller is gone (`cloison _reap ID`)."""
