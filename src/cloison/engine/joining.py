@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cloison.engine import specs
-from cloison.engine.launching import attach_terminal
+from cloison.engine.launching import shows_terminal
 from cloison.errors import Internal
 from cloison.linux import cgroups, proc
 from cloison.runtime import launch
@@ -38,8 +38,7 @@ def exec_in(record: ContainerRecord, running: Running, *, spec: ExecSpec, settin
             seccomp=seccomp,
             keyring=record.id,
         )
-        session = launch.launch(ops, id=record.id)
-        attach_terminal(session, stdio)
+        session = launch.launch(ops, id=record.id, attached=shows_terminal(stdio))
     finally:
         os.close(pidfd)
     try:

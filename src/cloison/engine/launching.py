@@ -82,8 +82,7 @@ class _Start:
         around, lock = self._surroundings(record)
         try:
             template = self._template(around, neighbours, files=files, stdio=stdio)
-            self._session = self._launch(template)
-            attach_terminal(self._session, stdio)
+            self._session = self._launch(template, stdio)
         finally:
             os.close(around.monitor.listen)
             lock.release()
@@ -91,11 +90,11 @@ class _Start:
         specs.check_neighbours(neighbours)
         return self._session
 
-    def _launch(self, template: templates.Template) -> Session:
+    def _launch(self, template: templates.Template, stdio: Stdio) -> Session:
         """The launcher makes the namespaces while we make the cgroups."""
         group, path = template.group, self._running.cgroup
         group.reserve(path)
-        session = template.plan.launch(self._record.id)
+        session = template.plan.launch(self._record.id, attached=shows_terminal(stdio))
         try:
             group.make(path, reserved=True)
         except BaseException:
@@ -246,14 +245,9 @@ def _release(session: Session) -> None:
         pass  # the monitor is gone; its last message, or that there is none, says why
 
 
-def attach_terminal(session: Session, stdio: Stdio) -> None:
-    """Ask for a terminal's output before the command exists: nothing that it writes first is missed."""
-    if stdio.stdin != "pty" or stdio.detached:
-        return
-    try:
-        session.attach(stdin=True, stdout=True, stderr=True)
-    except Conflict:
-        pass  # the launcher has failed already; its last message says why
+def shows_terminal(stdio: Stdio) -> bool:
+    """Whether the caller is to see what comes from the command's terminal."""
+    return stdio.stdin == "pty" and not stdio.detached
 
 
 def _start_time(pid: int) -> int:

@@ -14,7 +14,7 @@ import os
 from cloison.errors import Denied, InvalidArgument, NotFound, Unavailable
 from cloison.runtime import launcher as executable
 from cloison.runtime import plan
-from cloison.runtime.session import Session, reap_children
+from cloison.runtime.session import ATTACH_TO_ALL, Session, reap_children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ class Repeated:
         self._named = plan.descriptors(ops)
         self._encoded: tuple[tuple[int, ...], bytes] = ((), b"")
 
-    def launch(self, id: str, *, launcher: Launcher = executable.DEFAULT) -> Session:
+    def launch(self, id: str, *, attached: bool = False, launcher: Launcher = executable.DEFAULT) -> Session:
         """Start the launcher; returns at once, the session tells what becomes of it.
 
+        ``attached``: to all streams before there is a launcher, so that nothing a command writes first is missed.
         Descriptors in the plan stay the caller's, open and unchanged; what it names by path is opened here.
         Raises: NotFound (no launcher, no such namespace), Denied, InvalidArgument (the plan is too large), Unavailable.
         """
@@ -52,6 +53,8 @@ class Repeated:
         image = launcher.descriptor()
         ours, theirs = _socketpair()
         try:
+            if attached:
+                ours.send(ATTACH_TO_ALL)
             pid = self._spawn(id, client=str(theirs.fileno()), image=image)
         except BaseException:
             ours.close()
@@ -109,9 +112,11 @@ def _renamed(word: str, old: str, *, new: str) -> str:
     return word.replace(old, new).replace(old[:_SHORT], new[:_SHORT]) if old else word
 
 
-def launch(ops: tuple[Op, ...], *, id: str = "", launcher: Launcher = executable.DEFAULT) -> Session:
+def launch(
+    ops: tuple[Op, ...], *, id: str = "", attached: bool = False, launcher: Launcher = executable.DEFAULT
+) -> Session:
     """`Repeated.launch`, once."""
-    return Repeated(ops).launch(id, launcher=launcher)
+    return Repeated(ops).launch(id, attached=attached, launcher=launcher)
 
 
 class Placeholder:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Exit", "Message", "Session", "connect", "listen", "parse_exit", "reap_children"]
 
 STDIN, STDOUT, STDERR, OWNS_INPUT = 1, 2, 4, 8  # bits of message A
+ATTACH_TO_ALL = bytes((0x41, STDIN | STDOUT | STDERR))
 _CHUNK = 32 << 10  # of one message of input: well below a socket's buffer
 _LARGEST = 64 << 10  # of one message to us: output comes in pieces of 32 KiB
 _SUN_PATH = 107  # unix(7): bytes of a socket's path
