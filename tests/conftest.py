@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -31,9 +32,15 @@ KERNEL_ROOMS = ("contract", "integration")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Each process that runs tests has a network of its own; the guest machine is one already."""
+    """Whoever starts them, tests find the same: each process has a network of its own; the guest machine is one."""
     global needs
-    if getattr(config.option, "numprocesses", None) or os.environ.get("CLOISON_GUEST"):
+    if getattr(config.option, "numprocesses", None):
+        return  # the processes that it starts run the tests
+    os.umask(0o022)
+    os.environ.setdefault("HOME", "/")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of what a script starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("CLOISON_GUEST"):
         return
     try:
         seclude()
