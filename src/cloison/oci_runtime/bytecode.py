@@ -1,28 +1,46 @@
-"""All modules that a call may need, compiled, in one file: a call imports sixty, and finding each costs 70 µs.
+"""Writes all modules that a call may need, compiled, to one file; `cloison.oci_runtime.preload` says why, and reads it.
 
-Here that is one `stat` and one `pread`. What the source says counts, as with the interpreter's own ``.pyc`` files: an
-entry is used as long as the source has the size and the time of change that it had.
+What only readers and type checkers need is left out before that: annotations, but for those of classes, which are the
+fields of records, and docstrings. Assertions stay.
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
+import functools
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec  # importlib.machinery costs 2 ms
-from _frozen_importlib_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
+
+from cloison.store.atomic import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any
+    from types import CodeType
 
-    Entry = tuple[str, int, int, int, int]  # source, its time of change (s) and size, place and length of the code
+    from cloison.oci_runtime.preload import Chapter, Place, Stamp
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOMS = ("", "linux", "model", "oci", "oci_runtime", "runtime", "store")
-_HEAD = len(MAGIC_NUMBER) + 4  # and the length of the index
-_NO_REFERENCES = 2  # a version of marshal's format
+_PRELOAD = "cloison.oci_runtime.preload"
+_STATE = "oci_runtime.main oci_runtime.lifecycle"
+_LAUNCH = (
+    "oci_runtime.bundle oci_runtime.descriptors oci_runtime.streams runtime.labels linux.paths "
+    "linux.seccomp_flags runtime.seccomp_cache"
+)
+_CREATE = f"{_STATE} {_LAUNCH} oci_runtime.creating oci_runtime.fitting runtime.defaults runtime.sysctls"
+# What is imported in functions, and has to be named here; what that imports follows by itself
+CHAPTERS = {
+    "state": _STATE,
+    "start": f"{_STATE} oci_runtime.starting",
+    "kill": f"{_STATE} oci_runtime.ending",
+    "delete": f"{_STATE} oci_runtime.ending",
+    "create": _CREATE,
+    "run": f"{_CREATE} oci_runtime.foreground oci_runtime.starting oci_runtime.ending",
+    "exec": f"oci_runtime.main oci_runtime.exec_verb {_LAUNCH} oci_runtime.executing oci_runtime.foreground",
+}
 
 
 def path() -> str:
@@ -30,75 +48,58 @@ def path() -> str:
     return f"{_PACKAGE}/oci_runtime/__pycache__/all.{sys.implementation.cache_tag}.bytecode"
 
 
-def use() -> None:
-    """Import from the file from now on, if there is one and it is this interpreter's."""
-    try:
-        fd = os.open(path(), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    head = os.pread(fd, _HEAD, 0)
-    if head[:-4] != MAGIC_NUMBER:
-        os.close(fd)
-        return
-    index = marshal.loads(os.pread(fd, int.from_bytes(head[-4:], "little"), _HEAD))
-    sys.meta_path.insert(0, _Finder(fd, index))
-
-
-class _Finder:
-    """Finder and loader in one (docs.python.org, "The import system"); the descriptor stays for the process's life."""
-
-    def __init__(self, fd: int, index: dict[str, Entry]) -> None:
-        self._fd = fd
-        self._index = index
-
-    def find_spec(self, name: str, *_where: object) -> Any:
-        entry = self._index.get(name)
-        if entry is None or _stamp(entry[0]) != entry[1:3]:
-            return None
-        loader: Any = self  # enough of one for the interpreter
-        return ModuleSpec(name, loader, origin=entry[0], is_package=entry[0].endswith("/__init__.py"))
-
-    def create_module(self, _spec: object) -> None:
-        """The usual kind."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        source, _, _, place, length = self._index[module.__name__]
-        module.__file__ = source
-        if hasattr(module, "__path__"):
-            module.__path__.append(os.path.dirname(source))
-        exec(marshal.loads(os.pread(self._fd, length, place)), module.__dict__)
-
-
-def _stamp(source: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(source)
-    except OSError:
-        return None
-    return int(status.st_mtime), status.st_size
+def starter() -> str:
+    """Lines of a script, after ``import sys``, that use the file if there is one and it is this interpreter's."""
+    return (
+        "import posix\nfrom _frozen_importlib_external import MAGIC_NUMBER\nfrom marshal import loads\n\n"
+        f"path = {path()!r}\n"
+        "try:\n    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)\nexcept OSError:\n    head = b''\n"
+        f"else:\n    head = posix.read(fd, {_HEAD})\n    posix.close(fd)\n"
+        "if head[:4] == MAGIC_NUMBER:\n"
+        "    code, chapters, index = loads(memoryview(head)[4:])\n"
+        "    preload = {'__name__': 'preload'}\n    exec(code, preload)\n"
+        "    preload['preload'](path, sys.argv[1:], chapters=chapters, index=index)\n"
+    )
 
 
 def write() -> None:
-    """Compile and write the file. Raises: Denied, Unavailable."""
-    from cloison.store.atomic import write_file
-
-    index: dict[str, Entry] = {}
-    pieces: list[bytes] = []
-    place = 0
-    for name, source in _modules():
-        stamp = _stamp(source)
-        assert stamp is not None
-        with open(source, "rb") as file:
-            code = marshal.dumps(compile(file.read(), source, "exec", dont_inherit=True))
-        index[name] = (source, *stamp, place, len(code))
-        pieces.append(code)
-        place += len(code)
-    # Places are counted from the file's start, and an index without references is as long whatever they are
-    first = _HEAD + len(marshal.dumps(index, _NO_REFERENCES))
-    index = {name: (*entry[:3], entry[3] + first, entry[4]) for name, entry in index.items()}
-    text = marshal.dumps(index, _NO_REFERENCES)
+    """Compile and write the file: magic number, head, and what is read by its place. Raises: Denied, Unavailable."""
+    modules = dict(_modules())
+    codes = {name: _compile(source) for name, source in modules.items()}
+    stamps = {name: _stamp(source) for name, source in modules.items()}
+    file = _File()
+    index = {name: (stamps[name], file.add(marshal.dumps(code))) for name, code in codes.items()}
+    chapters: dict[str, Place] = {}
+    for verb, words in CHAPTERS.items():
+        names = chapter(words)
+        content: Chapter = (names, tuple(stamps[name] for name in names), tuple(codes[name] for name in names))
+        chapters[verb] = file.add(marshal.dumps(content))
+    place = file.add(marshal.dumps(index))
+    head = marshal.dumps((codes[_PRELOAD], chapters, place))
+    assert len(head) < _HEAD - len(MAGIC_NUMBER)
     os.makedirs(os.path.dirname(path()), exist_ok=True)
-    head = MAGIC_NUMBER + len(text).to_bytes(4, "little")
-    write_file(path(), b"".join((head, text, *pieces)), durable=False, mode=0o644)
+    data = (MAGIC_NUMBER + head).ljust(_HEAD, b"\0") + b"".join(file.pieces)
+    write_file(path(), data, durable=False, mode=0o644)
+
+
+_HEAD = 16384  # bytes for what is read first
+
+
+class _File:
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._end = _HEAD
+
+    def add(self, piece: bytes) -> Place:
+        self.pieces.append(piece)
+        place = (self._end, len(piece))
+        self._end += len(piece)
+        return place
+
+
+def _stamp(source: str) -> Stamp:
+    status = os.stat(source)
+    return source, int(status.st_mtime), status.st_size
 
 
 def _modules() -> list[tuple[str, str]]:
@@ -111,3 +112,97 @@ def _modules() -> list[tuple[str, str]]:
             if stem != file:
                 found.append((prefix if stem == "__init__" else f"{prefix}.{stem}", f"{directory}/{file}"))
     return found
+
+
+def _parse(source: str) -> ast.Module:
+    with open(source, "rb") as file:
+        return ast.parse(file.read(), source)
+
+
+# -- in which order
+
+
+def chapter(words: str) -> tuple[str, ...]:
+    """These modules of the package and what they import at once, in an order in which each finds what it imports."""
+    sources = dict(_modules())
+    order: dict[str, None] = {}
+    for word in words.split():
+        _append(f"cloison.{word}", sources, order=order, begun=set())
+    return tuple(order)
+
+
+def _append(name: str, sources: dict[str, str], *, order: dict[str, None], begun: set[str]) -> None:
+    if name in order or name in begun or name not in sources:
+        return
+    begun.add(name)
+    for parent in (name.rpartition(".")[0], *_imports(sources[name])):
+        _append(parent, sources, order=order, begun=begun)
+    order[name] = None
+
+
+@functools.cache
+def _imports(source: str) -> tuple[str, ...]:
+    """What could be a module among the names that it imports while it is executed."""
+    found: list[str] = []
+    for node in _parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
+
+
+# -- with what is needed at run time
+
+
+def _compile(source: str) -> CodeType:
+    tree = ast.fix_missing_locations(_Stripper().visit(_parse(source)))
+    flags = __future__.annotations.compiler_flag
+    code: CodeType = compile(tree, source, "exec", flags=flags, dont_inherit=True)
+    return code
+
+
+class _Stripper(ast.NodeTransformer):
+    """Takes out docstrings, annotations of arguments and variables, and what is for type checkers alone."""
+
+    def __init__(self) -> None:
+        self._fields: set[ast.AnnAssign] = set()  # of classes
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        for part in node.body:
+            if isinstance(part, ast.AnnAssign):
+                self._fields.add(part)
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node in self._fields:  # a record asks whether the annotation begins with ClassVar, and nothing else of it
+            kind = "ClassVar" if ast.unparse(node.annotation).startswith("ClassVar") else "_"
+            node.annotation = ast.Name(kind, ast.Load())
+            return node
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        is_for_checkers = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if is_for_checkers else node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module == "__future__" else node
+
+    def _without_docstring(self, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> ast.AST:
+        if ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node

@@ -81,7 +81,8 @@ class Containers:
         """Make the container's directory and hold its lock. Raises: Conflict, InvalidArgument, Denied."""
         check_id(container_id)
         try:
-            os.makedirs(self.root, 0o711, exist_ok=True)
+            if not os.path.isdir(self.root):
+                os.makedirs(self.root, 0o711, exist_ok=True)
             os.mkdir(self.path(container_id), 0o700)
         except FileExistsError as err:
             raise Conflict(f"container with given ID already exists: {container_id}") from err
