@@ -102,15 +102,21 @@ static int child_prepare(struct launch *l)
 	return l->has_keyring ? 0 : new_keyring(l, NULL);
 }
 
+/* Whoever waits learns of it when our end of the socket closes, at the execve or with us. */
+void announce(struct launch *l, enum outcome outcome)
+{
+	__atomic_store_n(l->parked ? l->parked : &l->shared->outcome, (char)outcome, __ATOMIC_RELEASE);
+}
+
 static void child_main(struct launch *l)
 {
 	if (child_prepare(l) == 0)
 		run_side(l, 'C'); /* comes back only when something failed */
-	l->fault.kind = 'f';
 	if (l->parked)
-		_exit(tell_fault(l) ? 1 : 2);
-	if (send(l->wire, &l->fault, sizeof l->fault, MSG_NOSIGNAL) < 0)
-		_exit(2);
+		write_fault(l, l->parked + 1, REPORT_BYTES - 1);
+	else
+		l->shared->fault = l->fault;
+	announce(l, FAILS);
 	_exit(1);
 }
 
@@ -200,12 +206,12 @@ static int leave_to_child(struct launch *l)
 static int make_wire(struct launch *l)
 {
 	int ends[2];
-	void *page = mmap(NULL, sizeof(uint32_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *memory = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	if (page == MAP_FAILED)
-		return fail(l, "mmap", "progress");
-	l->progress = page;
-	*l->progress = NO_OPERATION;
+	if (memory == MAP_FAILED)
+		return fail(l, "mmap", "shared");
+	l->shared = memory;
+	l->shared->at = NO_OPERATION;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return fail(l, "socketpair", "");
 	l->wire = ends[0];

@@ -31,15 +31,23 @@ bool tell(struct launch *l, char kind, const char *text, size_t length)
 	return told;
 }
 
-bool tell_fault(struct launch *l)
+/* The six words; their length with the last NUL, 0 when there is no room for them. */
+size_t write_fault(const struct launch *l, char *text, size_t size)
 {
 	const struct fault *f = &l->fault;
 	bool known = f->op < l->count;
-	char text[2048];
-	int n = snprintf(text, sizeof text, "%d%c%s%c%s%c%d%c%s%c%s", known ? (int)f->op : -1, 0,
+	int n = snprintf(text, size, "%d%c%s%c%s%c%d%c%s%c%s", known ? (int)f->op : -1, 0,
 			 known ? l->ops[f->op].verb->name : "launch", 0, f->call, 0, f->error, 0, f->path, 0, f->reason);
 
-	return n > 0 && (size_t)n < sizeof text && tell(l, 'f', text, (size_t)n + 1);
+	return n > 0 && (size_t)n < size ? (size_t)n + 1 : 0;
+}
+
+bool tell_fault(struct launch *l)
+{
+	char text[2048];
+	size_t length = write_fault(l, text, sizeof text);
+
+	return length && tell(l, 'f', text, length);
 }
 
 /* A socket closed with unread messages in it would make the peer's next read fail (ECONNRESET) and hide our last words. */

@@ -24,6 +24,7 @@ enum {
 	STATS = 16,
 	OWN_MOUNTS = 64,
 	PRESERVED = 256,
+	REPORT_BYTES = 4096, /* of who waits on a socket of its own: the outcome, then the words of a failure */
 	FEEDS = 1, /* in a client's bits: it gives, or gave, bytes for stdin */
 	OUTPUT_BYTES = 32 << 10,
 	INPUT_BYTES = 64 << 10,
@@ -52,13 +53,22 @@ struct op {
 	uint32_t length; /* bytes in arg[0]: the one word that may be binary is the filter of `seccomp` */
 };
 
-struct fault { /* what the child sends to the monitor; kind is first so that the bytes are a message */
-	char kind;
+struct fault {
 	uint32_t op;
 	int32_t error;
 	char call[24];
 	char path[1024];
 	char reason[512];
+};
+
+/* What becomes of the child, in memory that it shares with the launcher: a filter of the command's may forbid any call by
+ * which it could be said, but no store. */
+enum outcome { UNKNOWN = 0, EXECUTES = 'x', FAILS = 'f' };
+
+struct shared {
+	volatile uint32_t at; /* the operation the child is at */
+	char outcome;
+	struct fault fault; /* whole when the outcome is FAILS */
 };
 
 struct client {
@@ -89,8 +99,8 @@ struct log {
 	uint64_t size, limit, files;
 };
 
-enum state { SETTING_UP, WAITING, STARTING, EXECUTING, RUNNING, PARKED, FAILED, ENDED, BROKEN, STATES };
-enum event { CHILD_WAITS, CHILD_PARKS, CHILD_EXECUTES, CHILD_FAILED, WIRE_CLOSED, START_ASKED, CLIENT_GONE, CHILD_EXITED, EVENTS };
+enum state { SETTING_UP, WAITING, STARTING, RUNNING, PARKED, FAILED, ENDED, BROKEN, STATES };
+enum event { CHILD_WAITS, CHILD_PARKS, CHILD_EXECUTES, CHILD_FAILED, START_ASKED, CLIENT_GONE, CHILD_EXITED, EVENTS };
 
 struct monitor {
 	enum state state;
@@ -138,7 +148,7 @@ struct launch {
 	int child_wire;
 	pid_t pid;
 	int pidfd;
-	volatile uint32_t *progress; /* shared page: the operation the child is at */
+	struct shared *shared;
 
 	/* the child */
 	int root, procfs, host_null, mask_null, mask_tmpfs, pty, pty_slave;
@@ -149,7 +159,7 @@ struct launch {
 	char **environment;
 	const struct op *preserved[PRESERVED];
 	uint32_t preserved_count;
-	bool parked; /* it waits, or waited, on a socket of its own: nobody of ours listens on the wire */
+	char *parked; /* it waits, or waited, on a socket of its own: here it reports, nobody of ours listens on the wire */
 
 	struct fault fault;
 	struct monitor monitor;
@@ -219,6 +229,7 @@ int keep_or_close(struct launch *l, int tree, const char *path);
 int start_child(struct launch *l);
 int send_descriptors(int socket, char kind, const int *fds, unsigned count);
 int new_keyring(struct launch *l, const char *name);
+void announce(struct launch *l, enum outcome outcome);
 
 /* monitor.c */
 int monitor_main(struct launch *l);
@@ -228,6 +239,7 @@ void happen(struct launch *l, enum event event);
 /* clients.c */
 bool tell(struct launch *l, char kind, const char *text, size_t length);
 bool tell_fault(struct launch *l);
+size_t write_fault(const struct launch *l, char *text, size_t size);
 void client_readable(struct launch *l, unsigned index);
 void client_gone(struct launch *l, unsigned index);
 void client_arrives(struct launch *l);

@@ -65,7 +65,7 @@ static void act_lose(struct launch *l)
 {
 	int status = l->monitor.status;
 
-	l->fault.op = *l->progress;
+	l->fault.op = l->shared->at;
 	refuse(l, 0, "child", "");
 	snprintf(l->fault.reason, sizeof l->fault.reason, "%s:%d", WIFSIGNALED(status) ? "killed" : "exited",
 		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -79,7 +79,7 @@ static const struct step {
 	[SETTING_UP] = {
 		[CHILD_WAITS] = { WAITING, act_wait },
 		[CHILD_PARKS] = { PARKED, act_park },
-		[CHILD_EXECUTES] = { EXECUTING, act_nothing },
+		[CHILD_EXECUTES] = { RUNNING, act_run },
 		[CHILD_FAILED] = { FAILED, act_nothing },
 		[CLIENT_GONE] = { SETTING_UP, act_abandon },
 		[CHILD_EXITED] = { BROKEN, act_lose },
@@ -93,13 +93,8 @@ static const struct step {
 	[STARTING] = {
 		[CHILD_WAITS] = { WAITING, act_wait },
 		[CHILD_PARKS] = { PARKED, act_park },
-		[CHILD_EXECUTES] = { EXECUTING, act_nothing },
+		[CHILD_EXECUTES] = { RUNNING, act_run },
 		[CHILD_FAILED] = { FAILED, act_nothing },
-		[CHILD_EXITED] = { ENDED, act_end },
-	},
-	[EXECUTING] = {
-		[CHILD_FAILED] = { FAILED, act_nothing },
-		[WIRE_CLOSED] = { RUNNING, act_run },
 		[CHILD_EXITED] = { ENDED, act_end },
 	},
 	[RUNNING] = {
@@ -136,9 +131,8 @@ static int take_descriptors(struct msghdr *m, int fds[static 2])
 /* One message of the child's. 0: the other end is closed, -1: nothing there now. */
 static int child_message(struct launch *l)
 {
-	static struct fault message;
-	char control[CMSG_SPACE(2 * sizeof(int))];
-	struct iovec data = { &message, sizeof message };
+	char kind, control[CMSG_SPACE(2 * sizeof(int))];
+	struct iovec data = { &kind, 1 };
 	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
 	ssize_t n = recvmsg(l->wire, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fds[2];
@@ -148,25 +142,37 @@ static int child_message(struct launch *l)
 	if (n == 0)
 		return 0;
 	take_descriptors(&m, fds);
-	switch (message.kind) {
+	switch (kind) {
 	case 'w': happen(l, CHILD_WAITS); break;
 	case 'p': happen(l, CHILD_PARKS); break;
-	case 'x': happen(l, CHILD_EXECUTES); break;
 	case 't': take_terminal(l, fds[0], fds[1]); break;
 	case 'n':
 	case 'y':
 		if (l->monitor.clients[0].fd >= 0)
-			send_descriptors(l->monitor.clients[0].fd, message.kind, fds, 1);
+			send_descriptors(l->monitor.clients[0].fd, kind, fds, 1);
 		close(fds[0]);
-		break;
-	case 'f':
-		if (n != sizeof message)
-			break;
-		l->fault = message;
-		happen(l, CHILD_FAILED);
 		break;
 	}
 	return 1;
+}
+
+static bool child_failed(struct launch *l)
+{
+	if (__atomic_load_n(&l->shared->outcome, __ATOMIC_ACQUIRE) != FAILS)
+		return false;
+	l->fault = l->shared->fault;
+	return true;
+}
+
+/* The child's end is closed: by the execve, or with the child. */
+static void wire_closed(struct launch *l)
+{
+	close(l->wire);
+	l->wire = -1;
+	if (child_failed(l))
+		happen(l, CHILD_FAILED);
+	else if (l->shared->outcome == EXECUTES)
+		happen(l, CHILD_EXECUTES);
 }
 
 static void on_wire(struct launch *l, int unused)
@@ -176,11 +182,8 @@ static void on_wire(struct launch *l, int unused)
 	(void)unused;
 	while (l->wire >= 0 && more > 0) {
 		more = child_message(l);
-		if (more == 0) {
-			close(l->wire);
-			l->wire = -1;
-			happen(l, WIRE_CLOSED);
-		}
+		if (more == 0)
+			wire_closed(l);
 	}
 }
 
@@ -342,16 +345,11 @@ static void execute_reaper(struct launch *l)
 /* A failure before or beside the child's own: end the child, prefer its own explanation, tell. */
 void kill_and_report(struct launch *l)
 {
-	struct fault ours = l->fault;
-
 	if (l->pid > 0) {
 		sys_pidfd_kill(l->pidfd, SIGKILL);
 		while (waitpid(l->pid, &l->monitor.status, 0) < 0 && errno == EINTR)
 			;
-		while (l->monitor.state != FAILED && child_message(l) > 0)
-			;
-		if (l->monitor.state != FAILED)
-			l->fault = ours;
+		child_failed(l);
 	}
 	l->monitor.told = tell_fault(l);
 	dismiss_clients(l);

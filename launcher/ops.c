@@ -87,7 +87,7 @@ const struct verb verbs[] = {
 	{ "cwd", 1, 'C', "t", op_cwd },
 	{ "parent-death-signal", 1, 'C', "n", op_death_signal },
 	{ "await-start", 1, 'C', "t", op_await_start },
-	{ "await-start-on", 1, 'C', "f", op_await_start_on },
+	{ "await-start-on", 2, 'C', "f", op_await_start_on },
 	{ "init", 0, 'C', "", op_init },
 	{ "preserve-fd", 2, 'C', "fn", op_preserve_fd },
 	{ "find-command", 1, 'C', "t", op_find_command },
@@ -115,7 +115,7 @@ int run_side(struct launch *l, char side)
 			continue;
 		l->fault.op = i;
 		if (side == 'C')
-			*l->progress = i;
+			l->shared->at = i;
 		if (op->verb->run(l, op) < 0)
 			return -1;
 	}

@@ -157,9 +157,13 @@ static int run(struct launch *l, const char *path, char **argv)
 
 	if (!argv && may_execute(path))
 		return 0;
-	if (argv)
+	if (argv) {
+		announce(l, EXECUTES);
 		execve(path, argv, l->environment ? l->environment : nothing);
+	}
 	error = errno;
+	if (argv)
+		announce(l, UNKNOWN);
 	explain(l, path, error);
 	return refuse(l, error, "execve", path);
 }
@@ -259,8 +263,6 @@ int op_exec(struct launch *l, const struct op *op)
 		mark_close_on_exec(3);
 	if (l->preserved_count && place_descriptors(l) < 0)
 		return -1;
-	if (!l->parked && send(l->wire, "x", 1, MSG_NOSIGNAL) < 0)
-		return fail(l, "send", "wire");
 	sigemptyset(&none);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
 	return run_or_search(l, op->arg[0], op->arg + 1);

@@ -214,17 +214,20 @@ int op_await_start(struct launch *l, const struct op *op)
 	return 0;
 }
 
-/* The launcher is not needed any more. Who connects to the listening socket and says `S` starts the command, and is told what becomes
- * of it: the connection closes at the execve, or brings the fault (message `f`). */
+/* The launcher is not needed any more. Who connects to the listening socket and says `S` starts the command. What becomes of it
+ * stands in the report when the connection closes. */
 int op_await_start_on(struct launch *l, const struct op *op)
 {
 	int listening = (int)number(op->arg[0]);
+	void *report = mmap(NULL, REPORT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, (int)number(op->arg[1]), 0);
 
+	if (report == MAP_FAILED)
+		return fail(l, "mmap", "report");
 	if (send(l->wire, "p", 1, MSG_NOSIGNAL) < 0)
 		return fail(l, "send", "wire");
 	close(l->wire);
 	l->wire = -1;
-	l->parked = true;
+	l->parked = report;
 	for (;;) {
 		int caller = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 		char byte = 0;
@@ -348,7 +351,9 @@ int op_init(struct launch *l, const struct op *op)
 	if (pid < 0)
 		return fail(l, "fork", "init");
 	if (pid > 0) {
-		munmap((void *)l->progress, sizeof(uint32_t));
+		munmap(l->shared, sizeof *l->shared);
+		if (l->parked)
+			munmap(l->parked, REPORT_BYTES);
 		prctl(PR_SET_NAME, "init", 0, 0, 0);
 		memset(l->title, 0, l->title_size);
 		copy_text(l->title, l->title_size, "init");

@@ -37,8 +37,11 @@ def orphan(world: World, *command: str, late: tuple[Operation, ...] = (), fds: t
 def parked(world: World, door: tuple[Path, socket.socket], *command: str) -> int:
     """The pid of a command that waits on the socket; its launcher is gone."""
     path = ("env", "PATH=/bin")
-    late: tuple[Operation, ...] = (path, ("find-command", command[0]), ("await-start-on", "{0}"))
-    started = orphan(world, *command, late=late, fds=(door[1].fileno(),))
+    late: tuple[Operation, ...] = (path, ("find-command", command[0]), ("await-start-on", "{0}", "{1}"))
+    with open(door[0].parent / "report", "w+b") as report:
+        report.write(bytes(4096))
+        report.flush()
+        started = orphan(world, *command, late=late, fds=(door[1].fileno(), report.fileno()))
     pid = started.pid()
     started.until("w")
     assert leave(started) == 0
@@ -103,8 +106,10 @@ def test_who_starts_is_told_why_it_failed(world: World, door: tuple[Path, socket
     script.write_text("#!/no/such\n")
     script.chmod(0o755)
     pid = parked(world, door, "odd")
-    words = begin(door[0]).split(b"\0")
-    assert (words[1], words[2], words[5]) == (b"exec", b"execve", b"interpreter:/no/such")
+    assert begin(door[0]) == b""
+    report = (door[0].parent / "report").read_bytes()
+    words = report[1:].split(b"\0")
+    assert (report[:1], words[1], words[2], words[5]) == (b"f", b"exec", b"execve", b"interpreter:/no/such")
     assert status_of(pid) == 1
 
 
@@ -117,7 +122,7 @@ def test_a_command_that_is_not_there_is_found_out_before_the_wait(
 ) -> None:
     Path(world.root, "etc").mkdir()
     Path(world.root, "bin", "plain").write_text("text")
-    late: tuple[Operation, ...] = (("env", "PATH=/bin"), ("find-command", command), ("await-start-on", "{0}"))
+    late: tuple[Operation, ...] = (("env", "PATH=/bin"), ("find-command", command), ("await-start-on", "{0}", "{0}"))
     started = orphan(world, "true", late=late, fds=(door[1].fileno(),))
     fault = started.fault()
     assert (fault.verb, fault.reason) == ("find-command", reason)

@@ -196,3 +196,57 @@ def test_a_name_that_no_machine_has_is_passed_over_unless_it_is_asked_about(door
     door.config["annotations"] = {"run.oci.seccomp_fail_unknown_syscall": "1"}
     door.write("true")
     assert "no machine has a system call 'sing'" in door.fails("run", "t-names")
+
+
+# All by which a process could tell another something; the commands below need none of it
+TALK = [
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "write",
+    "writev",
+    "pwrite64",
+    "kill",
+    "tgkill",
+    "recvmsg",
+    "recvfrom",
+    "socket",
+]
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+def test_no_filter_can_hide_what_became_of_a_command(door: Door, action: str) -> None:
+    script = door.bundle / "rootfs" / "odd"
+    script.write_text("#!/no/such\n")
+    script.chmod(0o755)
+    rules = [{"names": TALK, "action": action}]
+    door.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    door.write("/odd")
+    door.ok("create", "t-odd")
+    assert "/no/such" in door.fails("start", "t-odd")
+    door.ok("delete", "t-odd")
+    assert "/no/such" in door.fails("run", "t-odd")
+    door.write("sleep", "100")
+    door.ok("run", "--detach", "t-up")
+    assert "/no/such" in door.fails("exec", "t-up", "/odd")
+    door.ok("exec", "t-up", "true")
+
+
+def test_a_command_whose_filter_refuses_the_execve_has_not_started(door: Door) -> None:
+    rules = [{"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 11}]
+    door.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    door.write("true")
+    door.ok("create", "t-never")
+    assert "resource temporarily unavailable" in door.fails("start", "t-never").lower()
+
+
+def test_a_command_that_is_killed_before_its_execve_has_not_started(door: Door) -> None:
+    """The filter kills whoever looks why it cannot be executed."""
+    script = door.bundle / "rootfs" / "odd"
+    script.write_text("#!/no/such\n")
+    script.chmod(0o755)
+    rules = [{"names": ["open", "openat", "stat", "lstat", "newfstatat", "access"], "action": "SCMP_ACT_KILL_PROCESS"}]
+    door.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    door.write("/odd")
+    door.ok("create", "t-killed")
+    assert "ended without a word" in door.fails("start", "t-killed")

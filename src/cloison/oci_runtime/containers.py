@@ -2,7 +2,7 @@
 
 ``state.json`` (the record below), ``config.json`` (the bundle's, as it was at create: later changes have no effect),
 ``lock`` (held by whoever changes the container's state) and, until it is started, ``start`` (the socket on which its
-first process waits).
+first process waits) and ``report`` (where that tells what became of its command).
 """
 
 from __future__ import annotations

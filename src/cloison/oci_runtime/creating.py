@@ -23,7 +23,7 @@ from cloison.runtime import launch
 from cloison.runtime.compile import Surroundings, plan_launch
 from cloison.runtime.facts import read_facts
 from cloison.runtime.monitor import MonitorPlan
-from cloison.runtime.session import Session, listen
+from cloison.runtime.session import Session, listen, make_report
 from cloison.store.atomic import write_file
 
 TYPE_CHECKING = False
@@ -132,7 +132,11 @@ class Creation:
             self._allot(self._spec.linux.rdt)
         listener = listen(self._containers.path(self.container.id, "start"))
         try:
-            self._launch(self._surroundings(layout, placement, listener=listener))
+            report = make_report(self._containers.path(self.container.id, "report"))
+            try:
+                self._launch(self._surroundings(layout, placement, listener=listener, report=report))
+            finally:
+                os.close(report)
         finally:
             os.close(listener)
 
@@ -244,11 +248,14 @@ class Creation:
             controllers=layout.legacy,  # callers read figures in all of them, by the paths in /proc/<pid>/cgroup
         )
 
-    def _surroundings(self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int) -> Surroundings:
+    def _surroundings(
+        self, layout: cgroups.Layout, placement: cgroups.Placement, *, listener: int, report: int
+    ) -> Surroundings:
         hooks = self._spec.hooks
         monitor = MonitorPlan(
             absent=True,
             start_on=listener,
+            start_report=report,
             pause_for_hooks=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),
         )
         return Surroundings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cloison.errors import CloisonError, Conflict, Internal, InvalidArgument
-from cloison.runtime.session import connect
+from cloison.runtime.session import check_report, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,13 +94,14 @@ def _release(containers: Containers, container: Container, *, agent: Agent | Non
         session.start()
         while True:
             message = session.receive()
-            if message.error is not None:
-                raise message.error
-            if message.kind == "closed":  # by the execve
+            if message.kind == "closed":  # by the execve, or by the end
                 break
             if message.kind == "listener" and agent is not None:
                 agent.hand_over(message.fd, container=container, pid=container.pid, status="created")
                 continue
             if message.kind != "waiting":
                 raise Internal("the container could not be started", why=f"it said {message.kind!r}")
-    os.unlink(socket)
+    report = containers.path(container.id, "report")
+    check_report(report)
+    for path in (report, socket):
+        os.unlink(path)

@@ -23,6 +23,7 @@ class MonitorPlan(Record):
     reap: tuple[str, ...] = ()  # executed at the end when nobody waits for it
     await_start: str = ""  # "": start at once; "client": our `Session.start`; "anyone": any client's
     start_on: int = -1  # a listening socket on which the command itself waits for its start, without a monitor
+    start_report: int = -1  # a file (`cloison.runtime.session.make_report`) that then tells what became of it
     absent: bool = False  # no monitor: the launcher ends once the command runs, or waits on ``start_on``
     pause_for_hooks: bool = False  # wait for `Session.start` once more, with everything mounted and before the pivot
 

@@ -138,7 +138,7 @@ VERBS: dict[str, Verb] = {
     "cwd": _verb(1, "C"),
     "parent-death-signal": _verb(1, "C"),
     "await-start": _verb(1, "C"),
-    "await-start-on": _verb(1, "C", 0),
+    "await-start-on": _verb(2, "C", 0, 1),
     "init": _verb(0, "C"),
     "preserve-fd": _verb(2, "C", 0),
     "find-command": _verb(1, "C"),

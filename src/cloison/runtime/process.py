@@ -89,7 +89,7 @@ def is_filtered_last(process: Process) -> bool:
 def _wait_for_start(process: Process, monitor: MonitorPlan) -> tuple[Op, ...]:
     if monitor.start_on >= 0:
         found = op("find-command", process.args[0])
-        return (op("env", *process.env), found, op("await-start-on", monitor.start_on))
+        return (op("env", *process.env), found, op("await-start-on", monitor.start_on, monitor.start_report))
     return (op("await-start", monitor.await_start),) if monitor.await_start else ()
 
 

@@ -25,6 +25,7 @@ ATTACH_TO_ALL = bytes((0x41, STDIN | STDOUT | STDERR))
 _CHUNK = 32 << 10  # of one message of input: well below a socket's buffer
 _LARGEST = 64 << 10  # of one message to us: output comes in pieces of 32 KiB
 _SUN_PATH = 107  # unix(7): bytes of a socket's path
+_REPORT_BYTES = 4096  # as in launcher.h
 _KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 
@@ -111,10 +112,7 @@ class Session:
             self.exit = parse_exit(body.decode())
             return Message(kind="exited", exit=self.exit)
         if kind == b"f":
-            from cloison.runtime.failure import launch_failure  # most launches go well
-
-            words = [word.decode("utf-8", "surrogateescape") for word in body.split(b"\0")]
-            return Message(kind="failed", error=launch_failure(words, plan=self._plan))
+            return Message(kind="failed", error=_failure(body, plan=self._plan))
         return Message(kind="closed")
 
     def wait(self, timeout_s: float | None = None) -> Exit | None:
@@ -273,6 +271,38 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
 def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _failure(words: bytes, *, plan: Operations = ()) -> LaunchFailed:
+    from cloison.runtime.failure import launch_failure  # most launches go well
+
+    return launch_failure([word.decode("utf-8", "surrogateescape") for word in words.split(b"\0")], plan=plan)
+
+
+def make_report(path: str) -> int:
+    """The file that ``await-start-on`` reports in, which must not exist; the caller closes the descriptor.
+
+    Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.write(fd, bytes(_REPORT_BYTES))  # now, while its memory is ours and not the container's
+    return fd
+
+
+def check_report(path: str) -> None:
+    """What became of a command, when who waited for its start (``await-start-on``) has hung up.
+
+    Raises: LaunchFailed and its kinds; Internal when it was killed before it was executed; OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        text = os.read(fd, _REPORT_BYTES)
+    finally:
+        os.close(fd)
+    if text[:1] == b"f":
+        raise _failure(text[1:])
+    if text[:1] != b"x":
+        raise Internal("the command could not be started", why="it ended without a word")
 
 
 def connect(path: str, *, id: str = "") -> Session:
