@@ -42,6 +42,7 @@ class Roots:
         own = {"CLOISON_DATA_ROOT": self.data_root, "CLOISON_RUN_ROOT": self.run_root}
         # nobody's credentials and registries
         own |= {"DOCKER_CONFIG": f"{self.data_root}/docker", "XDG_CONFIG_HOME": f"{self.data_root}/config"}
+        own["XDG_CACHE_HOME"] = f"{self.data_root}/caches"
         if subnet := getattr(self, "subnet", ""):
             own["CLOISON_SUBNET"] = subnet
         return {**plain, **own, "PYTHONPATH": str(SOURCE), "TERM": "dumb"}

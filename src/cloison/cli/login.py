@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from cloison.cli import output
 from cloison.cli.access import access_flags, access_of
+from cloison.cli.asking import ask
 from cloison.cli.parser import Flag, Verb
 from cloison.cli.terminal import is_terminal
 from cloison.errors import InvalidArgument
@@ -81,8 +80,7 @@ def _ask(prompt: str, call: Call, *, hidden: bool = False) -> str:
 
         answer = getpass.getpass(prompt)
     else:
-        output.write_all(output.STDERR, prompt.encode())
-        answer = os.read(output.STDIN, 4096).decode(errors="surrogateescape").rstrip("\r\n")
+        answer = ask(prompt)
     if not answer:
         raise InvalidArgument("username is empty" if not hidden else "password is empty")
     return answer

@@ -14,7 +14,7 @@ from cloison.images.progress import NoProgress, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import TextIO
 
@@ -30,6 +30,12 @@ class Shown(Progress):
 
     def close(self) -> None:
         pass
+
+    def choose(self, question: str, options: Sequence[str]) -> str:
+        from cloison.cli.asking import choose
+
+        self.close()  # bars and a question do not go together
+        return choose(question, options)
 
     def __enter__(self) -> Shown:
         return self
@@ -49,8 +55,10 @@ def progress_on(stream: TextIO, *, environ: Mapping[str, str], quiet: bool = Fal
     return PlainProgress(stream)
 
 
-class Quiet(NoProgress, Shown):
-    """Says nothing."""
+class Quiet(Shown, NoProgress):
+    """Says nothing, but asks what it must."""
+
+    start, advance, finish, message = NoProgress.start, NoProgress.advance, NoProgress.finish, NoProgress.message
 
 
 class PlainProgress(Shown):

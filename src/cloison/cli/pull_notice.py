@@ -6,7 +6,7 @@ import _thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloison.cli.progress import Shown
 
@@ -31,6 +31,9 @@ class PullNotice:
 
     def message(self, text: str) -> None:
         self._open().message(text)
+
+    def choose(self, question: str, options: Sequence[str]) -> str:
+        return self._open().choose(question, options)
 
     def is_open(self) -> bool:
         """Whether a pull has begun and not ended."""

@@ -17,4 +17,4 @@ def other_names(settings: Settings, text: str) -> Sequence[str]:
     if not is_short(text):
         return ()
     usual = parse_reference(text)
-    return [found.canonical for found in Reach(settings).candidates(text) if found != usual]
+    return [found.canonical for found in Reach(settings).meanings(text) if found != usual]

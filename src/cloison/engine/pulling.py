@@ -35,7 +35,7 @@ class Puller:
         self._blobs = blobs
         self._access = access
         self.progress = progress or NoProgress()
-        self._reach = Reach(settings, access=access, warn=self.progress.message)
+        self._reach = Reach(settings, access=access, warn=self.progress.message, choose=self.progress.choose)
         self.reference: Reference
         self.digest = ""
         self._before = ""  # the id of the image that had the name
@@ -130,7 +130,8 @@ class Puller:
         return open_snapshots(self._settings).has
 
     def tell(self, image: Image) -> None:
-        """The last lines, as docker has them."""
+        """The last lines, as docker has them; what its user chose for a short name is kept."""
+        self._reach.remember()
         self.progress.message(f"Digest: {self.digest}")
         status = "Image is up to date" if image.id == self._before else "Downloaded newer image"
         self.progress.message(f"Status: {status} for {self.reference.familiar}")

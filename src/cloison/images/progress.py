@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 else:
     Protocol = object
@@ -23,6 +24,10 @@ class Progress(Protocol):
 
     def message(self, text: str) -> None:
         """A line of its own."""
+
+    def choose(self, question: str, options: Sequence[str]) -> str:
+        """One of the options, picked by a person; "" where there is nobody to ask. May raise."""
+        return ""
 
 
 class NoProgress(Progress):

@@ -11,6 +11,7 @@ from cloison.images.registries_conf import (
     load_hosts_toml,
     load_registries_conf,
     prefix_length,
+    remember_alias,
 )
 from cloison.model.reference import DEFAULT_DOMAIN, is_short, parse_reference
 from cloison.model.settings import Access
@@ -29,16 +30,26 @@ if TYPE_CHECKING:
     from cloison.registry.budget import Limits
 
 
+def short_name(text: str) -> str:
+    """``app`` of ``app:1@sha256:…``."""
+    name = text.partition("@")[0]
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return name.removesuffix(f":{tag}") if tag else name
+
+
 class Reach:
     """The registries as seen by one user at one moment. Files are read when they are first needed."""
 
     def __init__(
         self, settings: Settings, *, access: Access | None = None, warn: Callable[[str], None] | None = None,
-        limits: Limits | None = None,
+        limits: Limits | None = None, choose: Callable[[str, Sequence[str]], str] | None = None,
     ) -> None:  # fmt: skip
+        """``choose`` asks a person which of several names is meant; "" is that there is nobody to ask."""
         self._settings = settings
         self._access = access or Access()
         self._limits = limits
+        self._choose = choose
+        self._chosen: dict[str, Reference] = {}
         extra = {"warn": warn} if warn else {}
         self.keychain = Keychain(settings, auth_file=self._access.auth_file, **extra)
         self._names: RegistriesConf | None = None
@@ -61,27 +72,45 @@ class Reach:
     # -- names
 
     def candidates(self, text: str) -> Sequence[Reference]:
-        """What a user's words may mean, in the order to be tried: one reference, unless a short name is searched for.
+        """What a user's words mean to a registry, in the order to be tried: one reference, unless nobody can be asked.
 
-        Without a word in registries.conf a short name is of docker.io, as docker has it. Raises: InvalidArgument.
+        A short name that may mean several is asked about, and enforced names are never guessed (`short-name-mode`).
+        Raises: InvalidArgument.
+        """
+        meanings = self.meanings(text)
+        if len(meanings) == 1 or self.names.mode == "disabled":
+            return meanings
+        if text not in self._chosen:
+            options = [reference.canonical for reference in meanings]
+            picked = self._choose(f"Which image is meant by {text}?", options) if self._choose else ""
+            if not picked and self.names.mode == "enforcing":
+                raise InvalidArgument(
+                    f"cannot tell which registry the short name {text} means",
+                    why=f"there are {', '.join(self.names.search or ())}", hint=f"name it: {options[0]}",
+                )  # fmt: skip
+            if not picked:
+                return meanings
+            self._chosen[text] = parse_reference(picked)
+        return [self._chosen[text]]
+
+    def meanings(self, text: str) -> Sequence[Reference]:
+        """All that a user's words may mean; nobody is asked. Raises: InvalidArgument.
+
+        Without a word in registries.conf a short name is of docker.io, as docker has it.
         """
         reference = parse_reference(text)
         if not is_short(text):
             return [reference]
-        suffix = reference.suffix
-        name = text.partition("@")[0]
-        name = name[: len(name) - len(f":{reference.tag}")] if name.endswith(f":{reference.tag}") else name
+        name, suffix = short_name(text), reference.suffix
         if alias := self.names.aliases.get(name):
             return [parse_reference(alias + suffix)]
         search = self.names.search
-        if not search:
-            return [reference]
-        if len(search) > 1 and self.names.mode == "enforcing":
-            raise InvalidArgument(
-                f"cannot tell which registry the short name {name} means", why=f"there are {', '.join(search)}",
-                hint=f"name it: {search[0]}/{name}",
-            )  # fmt: skip
-        return [parse_reference(f"{registry}/{name}{suffix}") for registry in search]
+        return [parse_reference(f"{registry}/{name}{suffix}") for registry in search] if search else [reference]
+
+    def remember(self) -> None:
+        """Keep what was chosen for short names, so that nobody is asked again."""
+        for text, reference in self._chosen.items():
+            remember_alias(self._settings, short_name(text), reference.canonical_name)
 
     # -- endpoints
 

@@ -1,15 +1,15 @@
 """What the field's tools say about registries: mirrors, blocked ones, insecure ones, short names.
 
 ``registries.conf`` (containers-registries.conf(5)), Docker's ``daemon.json`` (``registry-mirrors`` and
-``insecure-registries``), containerd's ``hosts.toml`` (hosts.md).  All are read, none is written; a malformed one is an
-error that names it.
+``insecure-registries``), containerd's ``hosts.toml`` (hosts.md).  All are read, none is written but the file of short
+names that users were asked about; a malformed one is an error that names it.
 """
 
 from __future__ import annotations
 
 import os
 
-from cloison.errors import InvalidArgument
+from cloison.errors import CloisonError, InvalidArgument
 from cloison.model.record import Record
 
 TYPE_CHECKING = False
@@ -95,7 +95,6 @@ def _conf_paths(settings: Settings) -> Iterator[str]:
         yield only
         return
     home = config_home(environ)
-    cache = environ.get("XDG_CACHE_HOME") or (environ.get("HOME") and f"{environ['HOME']}/.cache")
     if home and os.path.exists(f"{home}/containers/registries.conf"):
         yield f"{home}/containers/registries.conf"
     elif settings.etc:
@@ -104,8 +103,29 @@ def _conf_paths(settings: Settings) -> Iterator[str]:
         parts = f"{directory}/containers/registries.conf.d"
         if directory and os.path.isdir(parts):
             yield from (f"{parts}/{name}" for name in sorted(os.listdir(parts)) if name.endswith(".conf"))
-    if cache:  # what podman's users chose when they were asked
-        yield f"{cache}/containers/short-name-aliases.conf"
+    if path := _aliases_path(environ):  # what users chose when they, or podman's, were asked
+        yield path
+
+
+def _aliases_path(environ: Mapping[str, str]) -> str:
+    cache = environ.get("XDG_CACHE_HOME") or (environ.get("HOME") and f"{environ['HOME']}/.cache")
+    return f"{cache}/containers/short-name-aliases.conf" if cache else ""
+
+
+def remember_alias(settings: Settings, name: str, target: str) -> None:
+    """Put what a user chose where podman puts it, too. A file that cannot be read or written stays as it is."""
+    from cloison.store.atomic import write_file
+
+    path = _aliases_path(settings.environ)
+    try:
+        aliases = {**_parse_conf(read_optional(path), path).aliases, name: target} if path else {}
+        # names of images have no letter that TOML would take for its own
+        lines = "".join(f'  "{key}" = "{value}"\n' for key, value in sorted(aliases.items()))
+        if path:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            write_file(path, f"[aliases]\n{lines}", durable=False, mode=0o600)
+    except (CloisonError, OSError):
+        pass  # asked again next time
 
 
 def config_home(environ: Mapping[str, str]) -> str:
