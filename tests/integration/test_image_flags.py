@@ -108,7 +108,7 @@ def test_save_refuses_what_makes_no_sense(command: Cloison, multi: str, words: l
 def test_a_directory_that_is_no_layout_is_refused(command: Cloison, tmp_path: Path) -> None:
     refused = command("load", "-i", str(tmp_path))
     assert refused.returncode == 1
-    assert "neither a docker-archive (manifest.json) nor an OCI layout" in refused.stderr
+    assert "is no OCI layout: it has no index.json" in refused.stderr
 
 
 def test_a_layout_with_a_link_in_it_is_refused(command: Cloison, tmp_path: Path) -> None:

@@ -281,9 +281,24 @@ def test_inspect_finds_images_too(line: Line) -> None:
     assert line("inspect", "--type", "container", "debian:bookworm") == 1
 
 
+def test_functions_leave_a_tables_headings_alone(line: Line) -> None:
+    line.engine.records = [record_of("web")]
+    assert line("ps", "-a", "--format", "table {{upper .Names}}\\t{{json .Image}}\\t{{truncate .ID 3}}") == 0
+    heading, row = line.out.splitlines()
+    assert heading.split("  ")[0] == "NAMES" and '"' not in heading and "CONTAINER ID" in heading
+    assert row.split()[0] == "WEB" and row.split()[-1] == "012"
+
+
+def test_a_template_that_does_not_fit_is_status_1(line: Line) -> None:
+    line.engine.records = [record_of("web")]
+    for template in ("{{.Nope}}", "{{range .Id}}x{{end}}", "{{index .Args 9}}"):
+        assert line("inspect", "-f", template, "web") == 1, template
+        assert "template" in line.err
+
+
 def test_a_bad_template_is_status_64(line: Line) -> None:
     line.engine.records = [record_of("web")]
-    for template in ("{{.Nope}}", "{{", "{{nope .Id}}", "{{if .Id}}", "{{.Id | }}"):
+    for template in ("{{", "{{nope .Id}}", "{{if .Id}}", "{{.Id | }}"):
         assert line("inspect", "-f", template, "web") == 64, template
         assert "template" in line.err
 

@@ -24,7 +24,10 @@ DIGEST_COLUMNS = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
     "Size": "SIZE",
 }  # fmt: skip
-HEADINGS = {**DIGEST_COLUMNS, "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "VirtualSize": "SIZE"}
+HEADINGS = {
+    **DIGEST_COLUMNS, "CreatedAt": "CREATED AT", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
+}  # fmt: skip
 
 
 def images(call: Call) -> int:
@@ -169,8 +172,10 @@ def describe(listing: ImageListing, *, now_ns: int, full: bool, every_digest: bo
         "Digest": digests[0],
         "ID": image.id if full else image.id.removeprefix("sha256:")[:12],
         "Repository": repository,
+        "SharedSize": "N/A",
         "Size": size,
         "Tag": tag,
+        "UniqueSize": "N/A",
         "VirtualSize": size,
     }
     return [{**row, "Digest": digest} for digest in digests] if every_digest else [row]

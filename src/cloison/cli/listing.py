@@ -42,13 +42,14 @@ def print_listing(
 
 def _templated(form: str, rows: Sequence[Mapping[str, object]], *, headings: Mapping[str, str]) -> list[str]:
     from cloison.cli.template import parse_template
+    from cloison.cli.template_parts import Heading
 
     in_table = form.startswith("table ")
     template: Template = parse_template(form.removeprefix("table ") if in_table else form)
     lines = [template.render(row) for row in rows]
     if not in_table:
         return lines
-    heading = template.render(headings)
+    heading = template.render({name: Heading(text) for name, text in headings.items()})
     return [render_table([line.split("\t") for line in (heading, *lines)])]
 
 

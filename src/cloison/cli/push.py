@@ -14,7 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloison.cli.call import Call
 
-_TRUST = Flag("--disable-content-trust", help="Skip image verification", hidden=True)
+_SHARED = (
+    *access_flags(),
+    Flag("--disable-content-trust", help="Skip image verification", hidden=True),
+    Flag("-q, --quiet", help="Suppress verbose output"),
+)
 
 
 def pull(call: Call) -> int:
@@ -79,12 +83,10 @@ def push(call: Call) -> int:
 PULL = Verb(
     "pull", pull, summary="Download an image from a registry", usage="[OPTIONS] NAME[:TAG|@DIGEST]", least=1, most=1,
     flags=(
-        *access_flags(),
+        *_SHARED,
         Flag("-a, --all-tags", help="Download all tagged images in the repository"),
         Flag("--all-platforms", help="Download the image for all platforms, and unpack it for one"),
-        _TRUST,
         *platform_flags("Set platform if server is multi-platform capable"),
-        Flag("-q, --quiet", help="Suppress verbose output"),
     ),
     later="decryption-key",
 )  # fmt: skip
@@ -93,13 +95,11 @@ PUSH = Verb(
     most=2,
     details="An image that was pulled for all platforms is pushed with all of them.",
     flags=(
-        *access_flags(),
+        *_SHARED,
         Flag("-a, --all-tags", help="Push all tags of an image to the repository"),
         Flag("-f, --format", "string", help="Make the manifests oci or v2s2 (Docker's schema 2), with new digests"),
         Flag("--digestfile", "string", help="Write the digest of the pushed image to this file"),
-        _TRUST,
         Flag("--platform", "string", help="Push the image for one platform alone"),
-        Flag("-q, --quiet", help="Suppress verbose output"),
         Flag("--remove-signatures", help="Leave signatures (none are pushed)", hidden=True),
     ),
     later="compress compression-format compression-level encrypt-layer encryption-key sign-by "

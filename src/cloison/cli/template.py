@@ -8,7 +8,7 @@ names a field that is not there, is a TemplateError (exit status 64).
 
 from __future__ import annotations
 
-from cloison.cli.template_parts import Block, Node, Scope, TemplateError, Text, show, truth
+from cloison.cli.template_parts import Block, MisfitError, Node, Scope, TemplateError, Text, show, truth
 from cloison.cli.template_words import Pipeline, parse_pipeline, tokenize
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ class Template:
         self._body = body
 
     def render(self, value: object) -> str:
-        """The text for one value. Raises: TemplateError."""
+        """The text for one value. Raises: MisfitError."""
         return "".join(self._body.render(Scope(value, {"$": value})))
 
 
@@ -86,7 +86,7 @@ def _pairs(value: object) -> Iterable[tuple[object, object]]:
         return [(key, value[key]) for key in sorted(value)]
     if isinstance(value, (list, tuple)):
         return list(enumerate(value))
-    raise TemplateError(f"template: range can't iterate over {show(value)}")
+    raise MisfitError(f"template: range can't iterate over {show(value)}")
 
 
 class _Parser:

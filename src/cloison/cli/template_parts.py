@@ -10,9 +10,21 @@ if TYPE_CHECKING:
 
 
 class TemplateError(InvalidArgument):
-    """A template that does not parse, or does not fit the value; exit status 64."""
+    """A template that does not parse; exit status 64."""
 
     code = "template"
+
+
+class MisfitError(TemplateError):
+    """A template that does not fit the value; exit status 1, as any other failure."""
+
+    code = "template-value"
+
+
+class Heading(str):
+    """A column's heading in a value's place: what changes how a value looks leaves it alone, as in docker."""
+
+    __slots__ = ()
 
 
 class Scope:
@@ -72,12 +84,12 @@ def truth(value: object) -> bool:
 
 
 def field(value: object, name: str) -> object:
-    """``.Name`` of a value. Raises: TemplateError when there is none."""
+    """``.Name`` of a value. Raises: MisfitError when there is none."""
     if isinstance(value, dict):
         if name in value:
             found: object = value[name]
             return found
-        raise TemplateError(
+        raise MisfitError(
             f'template: :1: executing "" at <.{name}>: map has no entry for key "{name}"',
         )
-    raise TemplateError(f'template: :1: executing "" at <.{name}>: can\'t evaluate field {name} in {show(value)}')
+    raise MisfitError(f'template: :1: executing "" at <.{name}>: can\'t evaluate field {name} in {show(value)}')

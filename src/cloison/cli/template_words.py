@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloison.cli.template_parts import Scope, TemplateError, field, show, truth
+from cloison.cli.template_parts import Heading, MisfitError, Scope, TemplateError, field, show, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ def _check(token: str, *, first: bool) -> None:
         raise TemplateError(f'template parsing error: template: :1: function "{token}" not defined')
 
 
+_LOOKS = ("json", "lower", "pad", "title", "truncate", "upper")
+
+
 def _number(token: str) -> int | None:
     body = token.removeprefix("-")
     return int(token) if body.isascii() and body.isdigit() else None
@@ -120,12 +123,14 @@ def _command(words: Sequence[object], scope: Scope, *, extra: list[object]) -> o
     head = words[0]
     if isinstance(head, str) and head in FUNCTIONS:
         arguments = [_operand(word, scope) for word in words[1:]] + extra
+        if head in _LOOKS and (heading := next((item for item in arguments if isinstance(item, Heading)), None)):
+            return heading
         try:
             return FUNCTIONS[head](*arguments)
         except (TypeError, ValueError, IndexError, AttributeError) as err:
-            raise TemplateError(f'template: :1: executing "" at <{head}>: error calling {head}: {err}') from None
+            raise MisfitError(f'template: :1: executing "" at <{head}>: error calling {head}: {err}') from None
     if len(words) > 1 or extra:
-        raise TemplateError(f'template: :1: executing "": can\'t give argument to non-function {head}')
+        raise MisfitError(f'template: :1: executing "": can\'t give argument to non-function {head}')
     return _operand(head, scope)
 
 

@@ -52,13 +52,12 @@ def read_archive(stream: Readable, *, blobs: Blobs, machine: str) -> Sequence[St
 
 
 def read_directory(path: str, *, blobs: Blobs, machine: str) -> Sequence[StoredImage]:
-    """The same for an OCI layout, or an unpacked docker-archive that is one, in a directory.
-
-    Raises: InvalidArgument when it is none, and as `read_archive`.
-    """
+    """The same for an OCI layout in a directory, what `save` writes included. Raises: as `read_archive`."""
     archive = _Archive(blobs)
     archive.read_directory(path)
-    return _read_docker(archive) if "manifest.json" in archive else _read_layout(archive, machine=machine)
+    if "index.json" not in archive:
+        raise bad_archive(f"the directory {path} is no OCI layout: it has no index.json")
+    return _read_layout(archive, machine=machine)
 
 
 class _Archive:
@@ -80,8 +79,8 @@ class _Archive:
             self._read_member(entry, reader)
 
     def read_directory(self, path: str) -> None:
-        """What a layout consists of (image-layout.md, "Content"), and docker's table of contents."""
-        names = ["index.json", "manifest.json"]
+        """What a layout consists of (image-layout.md, "Content")."""
+        names = ["index.json"]
         for algorithm in ("sha256", "sha512"):
             directory = f"blobs/{algorithm}"
             if os.path.isdir(f"{path}/{directory}"):

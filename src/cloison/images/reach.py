@@ -110,7 +110,7 @@ class Reach:
     def remember(self) -> None:
         """Keep what was chosen for short names, so that nobody is asked again."""
         for text, reference in self._chosen.items():
-            remember_alias(self._settings, short_name(text), reference.canonical_name)
+            remember_alias(short_name(text), reference.canonical_name, settings=self._settings)
 
     # -- endpoints
 

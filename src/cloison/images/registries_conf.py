@@ -112,7 +112,7 @@ def _aliases_path(environ: Mapping[str, str]) -> str:
     return f"{cache}/containers/short-name-aliases.conf" if cache else ""
 
 
-def remember_alias(settings: Settings, name: str, target: str) -> None:
+def remember_alias(name: str, target: str, *, settings: Settings) -> None:
     """Put what a user chose where podman puts it, too. A file that cannot be read or written stays as it is."""
     from cloison.store.atomic import write_file
 
