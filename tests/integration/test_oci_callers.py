@@ -4,45 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import SOURCE, Result
+from engines import Engine, needs, running
+from harness import SOURCE
 
 pytestmark = pytest.mark.timeout(240)
 LOOP = ("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done")
-
-
-class Engine:
-    """``engine(…) -> Result``: one engine's command, with our runtime below it."""
-
-    def __init__(self, *argv: str) -> None:
-        self.argv = argv
-
-    def __call__(self, *words: str, timeout: float = 60) -> Result:
-        return subprocess.run(
-            [*self.argv, *words], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
-
-    def ok(self, *words: str) -> str:
-        done = self(*words)
-        assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stderr}"
-        return done.stdout.strip()
-
-    def in_terminal(self, *words: str) -> str:
-        done = subprocess.run(
-            ["script", "-qec", " ".join([*self.argv, *words]), "/dev/null"], capture_output=True, text=True, timeout=60,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +39,6 @@ def home() -> Iterator[Path]:
 def root_tar(home: Path, busybox_tar: bytes) -> Path:
     (home / "root.tar").write_bytes(busybox_tar)
     return home / "root.tar"
-
-
-def needs(*programs: str) -> None:
-    for program in programs:
-        if not shutil.which(program):
-            pytest.skip(f"needs {program}")
-
-
-def running(argv: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
-    """A daemon from the moment when it answers until its end."""
-    with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while not ready():
-                if time.monotonic() > deadline or process.poll() is not None:
-                    pytest.skip(f"{argv[0]} does not start here: {log.read_text()[-300:]}")
-                time.sleep(0.2)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
 
 
 @pytest.fixture(scope="module")
