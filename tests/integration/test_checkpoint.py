@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -233,3 +234,65 @@ def ask(master: int, line: str) -> str:
 
     until(answered, timeout_s=30, what=f"an answer to {line}")
     return heard.decode().split("\r\n")[1]
+
+
+def test_memory_goes_to_a_page_server(door: Door, images: str) -> None:
+    counter = Counter(door)
+    counter.start()
+    remote = door.home / "remote"
+    remote.mkdir()
+    words = ["criu", "page-server", "--images-dir", str(remote), "--address", "127.0.0.1", "--port", "27000"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        until(lambda: listens_on(27000), timeout_s=30, what="the page server")
+        door.ok("checkpoint", "--page-server", "127.0.0.1:27000", "--image-path", images, "t-count")
+        assert server.wait(30) == 0
+    assert pages(images) == 0 < pages(str(remote))
+    for path in remote.glob("page*.img"):
+        shutil.copy(path, images)
+    restore(door, "t-count", "--image-path", images)
+    counter.go_on()
+    assert counter.has_not_begun_again()
+
+
+def listens_on(port: int) -> bool:
+    return f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
+
+
+def test_memory_is_fetched_when_it_is_touched(door: Door, images: str) -> None:
+    """The first container serves its pages until the second has them all."""
+    counter = Counter(door)
+    counter.start()
+    reader, writer = os.pipe()
+    words = ["--lazy-pages", "--page-server", "127.0.0.1:27001", "--status-fd", str(writer), "--image-path", images]
+    fetch = ["--images-dir", images, "--work-dir", images, "--page-server", "--address", "127.0.0.1", "--port", "27001"]
+    with subprocess.Popen(door.argv("checkpoint", *words, "t-count"), pass_fds=[writer]) as source:
+        os.close(writer)
+        assert os.read(reader, 2) == b"\0"
+        os.close(reader)
+        with subprocess.Popen(["criu", "lazy-pages", *fetch], stderr=subprocess.DEVNULL) as fetcher:
+            until(lambda: Path(images, "lazy-pages.socket").exists(), timeout_s=30, what="the fetcher")
+            restore(door, "t-other", "--lazy-pages", "--image-path", images)
+            counter.go_on()
+            assert fetcher.wait(30) == 0
+        assert source.wait(30) == 0
+    assert counter.has_not_begun_again()
+    assert door.left() == ["t-other"]
+
+
+def test_a_terminal_is_the_callers_in_front(door: Door, images: str) -> None:
+    door.write("sh", "-c", "i=0; while read line; do i=$((i+1)); echo $i:$line; done; exit 9", terminal=True)
+    with listening(door) as console:
+        door.ok("run", "--detach", "--console-socket", console.path, "t-tty")
+        master = console.master()
+        assert ask(master, "a") == "1:a"
+        door.ok("checkpoint", "--image-path", images, "t-tty")
+        os.close(master)
+    master, slave = os.openpty()
+    words = door.argv("restore", "--image-path", images, "t-tty")
+    with subprocess.Popen(words, cwd=door.bundle, stdin=slave, stdout=slave, stderr=slave) as running:
+        os.close(slave)
+        until(lambda: not termios.tcgetattr(master)[3] & termios.ECHO, timeout_s=30, what="the terminal's hand-over")
+        assert ask(master, "b") == "2:b"
+        os.write(master, b"\4")  # ^D
+        assert running.wait(30) == 9
+    os.close(master)
