@@ -58,11 +58,13 @@ def test_everything_of_a_usual_bundle_comes_back(door: Door, images: str) -> Non
     own, door.config = door.config, json.loads((spec_of(door) / "config.json").read_text())
     door.config["process"].update(terminal=False, env=own["process"]["env"])
     door.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+    forbidden = {"names": ["sethostname"], "action": "SCMP_ACT_ERRNO"}
+    door.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [forbidden]}
     counter = Counter(door)
     for name in ("one", "two"):
         mount = {"destination": f"/{name}", "type": "bind", "source": "/etc", "options": ["rbind", "ro", "nosuid"]}
         door.config["mounts"].append(mount)
-    counter.start()
+    walls = walls_of(counter.start())
     views = [
         "cat /proc/self/cgroup", "cat /proc/mounts", "cat /proc/kcore | wc -c", "ls /sys/firmware",
         "cat /sys/fs/cgroup/memory.max", "touch /x 2>&1",
@@ -71,12 +73,21 @@ def test_everything_of_a_usual_bundle_comes_back(door: Door, images: str) -> Non
     assert before[4] == f"{64 << 20}\n"
     assert "Read-only" in before[5]
     door.ok("checkpoint", "--image-path", images, "t-count")
-    restore(door, "t-count", "--image-path", images)
+    pid = restore(door, "t-count", "--image-path", images)
     counter.go_on()
     assert counter.has_not_begun_again()
+    assert walls_of(pid) == walls
+    assert "Seccomp:\t2" in walls
     after = [door("exec", "t-count", "sh", "-c", view).stdout for view in views]
     assert sorted(after[1].splitlines()) == sorted(before[1].splitlines())
     assert after[:1] + after[2:] == before[:1] + before[2:]
+
+
+def walls_of(pid: int) -> list[str]:
+    """What a process may do, as the kernel tells it."""
+    names = ("Uid", "Gid", "Groups", "Umask", "NoNewPrivs", "Seccomp", "Cap", "CoreDumping")
+    lines = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(names)]
+    return [*lines, *Path(f"/proc/{pid}/limits").read_text().splitlines()]
 
 
 def spec_of(door: Door) -> Path:
