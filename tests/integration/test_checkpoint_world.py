@@ -119,8 +119,10 @@ def test_a_user_namespace_is_restored(door: Door, images: str) -> None:
     counter = Counter(door)
     os.chown(counter.data, OUTSIDE, OUTSIDE)
     counter.start()
-    door.ok("checkpoint", "--image-path", images, "t-count")
-    pid = restore(door, "t-count", "--image-path", images)
+    door.ok("checkpoint", "--pre-dump", "--image-path", f"{images}/first", "t-count")
+    door.ok("checkpoint", "--parent-path", "../first", "--image-path", f"{images}/second", "t-count")
+    Path(images).chmod(0o711)
+    pid = restore(door, "t-count", "--image-path", f"{images}/second")
     counter.go_on()
     assert counter.has_not_begun_again()
     assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(OUTSIDE), "1000"]

@@ -57,6 +57,10 @@ class Notice(Record):
     error: str = ""  # the first line of its log that is one
 
 
+class Lost(Unavailable):
+    """It is not there any more."""
+
+
 def installed(program: str = "") -> str:
     """The program's path. Raises: Unsupported."""
     path = find(program or "criu")
@@ -88,15 +92,15 @@ class Worker:
         return _SOCKET + 1 + index
 
     def ask(self, kind: int, options: Options) -> None:
-        """Raises: Unavailable."""
+        """Raises: Lost."""
         self._send({1: kind, 2: encode_options(options)})
 
     def go_on(self) -> None:
-        """The answer to a notice with a script. Raises: Unavailable."""
+        """The answer to a notice with a script. Raises: Lost."""
         self._send({1: _NOTIFY, 3: 1})
 
     def receive(self) -> Notice:
-        """The next notice; the last has no script. Raises: Unavailable when it died."""
+        """The next notice; the last has no script. Raises: Lost when it died."""
         try:
             data, ancillary, _, _ = self._socket.recvmsg(_MAX_MESSAGE, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
         except OSError as err:
@@ -123,8 +127,8 @@ class Worker:
         except OSError as err:
             raise self._gone(os.strerror(err.errno or 0).lower()) from err
 
-    def _gone(self, why: str) -> Unavailable:
-        return Unavailable("criu cannot be talked to", why=why)
+    def _gone(self, why: str) -> Lost:
+        return Lost("criu cannot be talked to", why=why)
 
 
 def encode_options(options: Options) -> dict[int, Value]:

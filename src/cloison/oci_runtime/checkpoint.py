@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from cloison.errors import CloisonError, Conflict, Denied, InvalidArgument, Unavailable, Unsupported
+from cloison.errors import CloisonError, Conflict, Denied, InvalidArgument, Unsupported
 from cloison.linux import cgroups, criu
 from cloison.linux.private_mounts import PrivateMounts
 from cloison.oci_runtime.containers import Containers
@@ -15,11 +15,11 @@ from cloison.oci_runtime.criu_verbs import (
     NAMESPACE_KEYS,
     OPTIONS,
     Directories,
+    check,
     check_namespaces,
     check_rights,
     common_options,
     converse,
-    failure,
     group_yard,
 )
 from cloison.oci_runtime.external_mounts import descriptor_mount, find_external, look
@@ -143,15 +143,11 @@ def _dump(
         external += [word for word in descriptors if word.startswith("file[")]
         directories.write(DESCRIPTORS_FILE, descriptors)
         directories.write(MOUNTS_FILE, [mount.words for mount in mounts])
+    log = directories.log(_LOG)
     with _start_worker(program, container, call, directories=directories, options=options) as worker:
         worker.ask(criu.SINGLE_PRE_DUMP if pre_dump else criu.DUMP, options)
-        what = f"cannot checkpoint container {container.id}"
-        try:
-            notice = converse(worker, lambda notice: _tell_status(call, notice))
-        except Unavailable as err:
-            raise failure(what, criu.Notice(error=err.why), log=f"{directories.work}/{_LOG}") from err
-        if not notice.success:
-            raise failure(what, notice, log=f"{directories.work}/{_LOG}")
+        notice = converse(worker, lambda notice: _tell_status(call, notice))
+        check(notice, f"cannot checkpoint container {container.id}", log=log)
 
 
 def _start_worker(

@@ -15,7 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloison.errors import CloisonError
     from cloison.linux.criu import Notice, Worker
     from cloison.oci.runtime import Spec
     from cloison.oci_runtime.options import Call
@@ -38,6 +37,7 @@ _CONFIG_ANNOTATION = "org.criu.config"
 # Beside CRIU's own images: where descriptors led to (runc's and crun's file), which mounts come from outside (ours)
 DESCRIPTORS_FILE, MOUNTS_FILE = "descriptors.json", "mounts.json"
 _MAX_LIST = 1 << 20
+_MOST_IMAGES = 64  # in a chain of earlier ones
 
 
 def check_rights(what: str) -> None:
@@ -119,21 +119,28 @@ class Directories:
     def options(self) -> dict[str, object]:
         return {"images_dir_fd": self._fds[0], "work_dir_fd": self._fds[-1]}
 
+    def log(self, name: str) -> str:
+        """The path of a log yet to be written: what an earlier call left is not there any more."""
+        path = f"{self.work}/{name}"
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+        return path
+
     def let_in(self, uid: int) -> None:
-        """For a user namespace's root, who reads the images itself; nobody else may. Raises: OSError.
+        """For a user namespace's root, who reads the images itself; nobody else may. Raises: OSError, NotFound, Denied.
 
         In CRIU that is at first the host's root without his rights, and later this one: hence group and owner.
         """
-        _share(self._fds[0], uid, bits=0o070)
-        for name in os.listdir(self._fds[0]):
+        path, left = self.images, _MOST_IMAGES
+        while left and os.path.isfile(f"{path}/inventory.img"):
+            fd = _open_directory(path, make=False)
             try:
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fds[0])
-            except OSError:
-                continue  # the link to an earlier one
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                _share(fd, uid, bits=0o060)
-            os.close(fd)
+                _share_all(fd, uid)
+            finally:
+                os.close(fd)
+            path, left = f"{path}/parent", left - 1  # what was copied beforehand
 
     def write(self, name: str, document: object) -> None:
         """Beside the images."""
@@ -187,6 +194,19 @@ class Directories:
         self.close()
 
 
+def _share_all(directory: int, uid: int) -> None:
+    _share(directory, uid, bits=0o070)
+    for name in os.listdir(directory):
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            continue  # the link to an earlier one
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            _share(fd, uid, bits=0o060)
+        os.close(fd)
+
+
 def _share(fd: int, uid: int, *, bits: int) -> None:
     os.fchown(fd, uid, 0)
     os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | bits)
@@ -218,18 +238,24 @@ def _open_directory(path: str, *, make: bool) -> int:
 
 
 def converse(worker: Worker, handle: Callable[[Notice], None]) -> Notice:
-    """Answer its notices to the last, which is given back. Raises: Unavailable when it dies; what ``handle`` raises."""
-    while (notice := worker.receive()).script:
+    """Answer its notices to the last, which is given back. Raises: what ``handle`` raises."""
+    while True:
+        try:
+            notice = worker.receive()
+        except criu.Lost as err:
+            return criu.Notice(success=False, error=err.why)
+        if not notice.script:
+            return notice
         try:
             handle(notice)
         finally:
             if notice.fd >= 0:
                 os.close(notice.fd)
         worker.go_on()
-    return notice
 
 
-def failure(what: str, notice: Notice, *, log: str) -> CloisonError:
-    """The last errors of its log, and where that is."""
-    errors = criu.last_errors(log) or ([notice.error] if notice.error else [])
-    return Unavailable(what, why=f"criu: {'; '.join(errors) or 'it did not say why'} (see {log})")
+def check(notice: Notice, what: str, *, log: str) -> None:
+    """Raises: Unavailable with the last errors of its log, and where that is."""
+    if not notice.success:
+        errors = criu.last_errors(log) or ([notice.error] if notice.error else [])
+        raise Unavailable(what, why=f"criu: {'; '.join(errors) or 'it did not say why'} (see {log})")

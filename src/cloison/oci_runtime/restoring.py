@@ -9,7 +9,7 @@ import _socket
 import os
 import struct
 
-from cloison.errors import Denied, InvalidArgument, NotFound, Unavailable
+from cloison.errors import Denied, InvalidArgument, NotFound
 from cloison.linux import cgroups, criu
 from cloison.linux.cgroup_processes import write_value
 from cloison.linux.private_mounts import PrivateMounts
@@ -21,9 +21,9 @@ from cloison.oci_runtime.criu_verbs import (
     MOUNTS_FILE,
     NAMESPACE_KEYS,
     Directories,
+    check,
     common_options,
     converse,
-    failure,
     group_yard,
     let_users_in,
 )
@@ -97,17 +97,13 @@ class _Restoration(Creation):
                 fd = criu.Worker.number(len(descriptors) - 1)
             inherited.append((key, fd))
         options["inherit_fd"] = inherited
-        log = f"{self._directories.work}/{_LOG}"
+        log = self._directories.log(_LOG)
         with self._start_worker(descriptors, options=options) as worker:
             if options["manage_cgroups_mode"] == criu.IGNORE:  # then they are where CRIU is
                 _enter(placement, worker.pid)
             worker.ask(criu.RESTORE, options)
-            try:
-                notice = converse(worker, self._handle)
-            except Unavailable as err:
-                raise failure(self._what(), criu.Notice(error=err.why or str(err)), log=log) from err
-            if not notice.success:
-                raise failure(self._what(), notice, log=log)
+            notice = converse(worker, self._handle)
+            check(notice, self._what(), log=log)
             self._note(notice.pid)
 
     def _start_worker(self, descriptors: Sequence[int], *, options: dict[str, object]) -> criu.Worker:
