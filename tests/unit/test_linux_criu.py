@@ -122,3 +122,11 @@ def test_a_program_that_dies_is_told_of(tmp_path: Path) -> None:
         worker.ask(criu.DUMP, {})
         with pytest.raises(Unavailable, match="ended without an answer"):
             worker.receive()
+
+
+def test_what_shall_get_no_new_privileges_is_born_without(tmp_path: Path) -> None:
+    body = "talk.recv(99); assert 'NoNewPrivs:\\t1' in open('/proc/self/status').read(); "
+    done = protobuf.encode({1: 2, 2: 1})
+    with criu.Worker(fake(tmp_path, f"{body}talk.send({done!r})"), no_new_privileges=True) as worker:
+        worker.ask(criu.RESTORE, {})
+        assert worker.receive().success

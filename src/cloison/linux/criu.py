@@ -70,15 +70,32 @@ def installed(program: str = "") -> str:
     return path
 
 
+def _setpriv() -> str:
+    path = find("setpriv")
+    if not path:
+        why = "setpriv is not installed (Debian's package util-linux)"
+        raise Unsupported("cannot restore a process without new privileges", why=why)
+    return path
+
+
 class Worker:
     """One ``criu swrk`` with our standard streams; a context manager that ends it."""
 
-    def __init__(self, program: str, *, descriptors: Sequence[int] = ()) -> None:
-        """``descriptors`` of ours are `number` of their index inside. Raises: Unsupported."""
+    def __init__(
+        self, program: str, *, descriptors: Sequence[int] = (), no_new_privileges: bool = False
+    ) -> None:  # fmt: skip
+        """``descriptors`` of ours are `number` of their index inside.
+
+        ``no_new_privileges``: it starts with that, and so does all that it makes; of itself 3.17 does not restore it.
+        Raises: Unsupported.
+        """
+        words: tuple[str, ...] = (program, "swrk", str(_SOCKET))
+        if no_new_privileges:
+            words = (_setpriv(), "--no-new-privs", "--", *words)
         self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         try:
             fds = (theirs.fileno(), *descriptors)
-            self.pid = spawn((program, "swrk", str(_SOCKET)), descriptors=dict(enumerate(fds, _SOCKET)))
+            self.pid = spawn(words, descriptors=dict(enumerate(fds, _SOCKET)))
         except BaseException:
             self._socket.close()
             raise

@@ -123,7 +123,8 @@ class _Restoration(Creation):
                 options["ext_mnt"] = [(one.name, f"{yard}/{index}") for index, (one, _) in enumerate(sources)]
                 options["cgroup_yard"] = yard
                 self._directories.open_again()
-                return criu.Worker(self._program, descriptors=descriptors)
+                no_new = self._spec.process.no_new_privileges
+                return criu.Worker(self._program, descriptors=descriptors, no_new_privileges=no_new)
         except OSError as err:
             raise Denied(self._what(), why=f"mount: {os.strerror(err.errno or 0).lower()}") from err
 
