@@ -239,17 +239,19 @@ class Sweep:
         self.engine.ok("ps", "-a")
         self._scenario.holds(self.engine, story)
         self._tidy()
-        if difference := compare(self._cheap, self._glance()):
-            time.sleep(1)  # a cgroup, a link: the kernel may be slow
-            difference = compare(self._cheap, self._glance())
-            assert not difference, "left behind:\n" + "\n".join(difference)
+        self._await(lambda: compare(self._cheap, self._glance()))
         return story.killed
 
     def check_everything(self) -> None:
-        deadline = time.monotonic() + 5
-        while difference := compare(self._everything, ledger(self.roots)):
-            assert time.monotonic() < deadline, "left behind:\n" + "\n".join(difference)
-            time.sleep(0.1)
+        self._await(lambda: compare(self._everything, ledger(self.roots)))
+
+    @staticmethod
+    def _await(leftovers: Callable[[], list[str]]) -> None:
+        """Until there are none: a cgroup, a link, a monitor's last steps take their time."""
+        deadline = time.monotonic() + 10
+        while found := leftovers():
+            assert time.monotonic() < deadline, "left behind:\n" + "\n".join(found)
+            time.sleep(0.05)
 
     def forgive(self) -> None:
         """After a broken promise: what is left is told once."""

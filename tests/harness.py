@@ -144,7 +144,7 @@ def ledger(roots: Roots) -> dict[str, list[str]]:
 
 
 @contextmanager
-def no_leak(roots: Roots, *, patience_s: float = 5.0) -> Iterator[None]:
+def no_leak(roots: Roots, *, patience_s: float = 20.0) -> Iterator[None]:
     """Fail when the ledger differs afterwards; clean-up off the caller's path gets ``patience_s`` to finish."""
     before = ledger(roots)
     yield
@@ -262,7 +262,7 @@ def own_run_files(roots: Roots) -> list[str]:
 # --- small tools --------------------------------------------------------------------------------------------------
 
 
-def until(condition: Callable[[], object], *, timeout_s: float = 10.0, what: str = "the condition") -> None:
+def until(condition: Callable[[], object], *, timeout_s: float = 30.0, what: str = "the condition") -> None:
     """Poll until true. Raises: AssertionError after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -75,7 +75,7 @@ def nothing_left() -> Iterator[None]:
     launcher.DEFAULT.descriptor()
     mounts, fds = mountinfo(), set(os.listdir("/proc/self/fd"))
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while children() and time.monotonic() < deadline:
         reap_children()
         time.sleep(0.01)

@@ -55,7 +55,7 @@ def roots(request: pytest.FixtureRequest) -> Iterator[Roots]:
         before = ledger(own)
         yield own
         Cloison(own).remove_all()
-        until(lambda: not compare(before, ledger(own)), timeout_s=5, what="the end of all that was made")
+        until(lambda: not compare(before, ledger(own)), timeout_s=30, what="the end of all that was made")
     finally:
         own.remove()
         if disk:

@@ -166,7 +166,7 @@ def test_a_device_filter_goes_with_its_group() -> None:
         made |= programs() - before
         cgroups.remove(LAYOUT, PATH)
     assert len(made) >= 20
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while programs() & made and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not programs() & made
@@ -208,7 +208,7 @@ def ticks(pid: int) -> int:
 def test_removing_kills_what_is_left_even_the_frozen(make: Make, start: Starter) -> None:
     placement = make()
     child = start(placement, "sh", "-c", "trap '' TERM; while :; do sleep 100 & wait; done")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(cgroups.pids(LAYOUT, PATH)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     members = {pid: proc.start_time(pid) for pid in cgroups.pids(LAYOUT, PATH)}
@@ -227,13 +227,13 @@ def test_version_1_alone_kills_a_group_that_forks_all_the_time(start: Starter) -
         assert placement.into == ""
         script = "import os\nos.setsid()\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
         child = start(placement, sys.executable, "-S", "-c", script)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while len(cgroups.pids(layout, PATH)) < 20 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(cgroups.pids(layout, PATH)) >= 20
         cgroups.kill(layout, PATH)
         assert child.wait(5) == -signal.SIGKILL
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while cgroups.pids(layout, PATH) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert cgroups.pids(layout, PATH) == []

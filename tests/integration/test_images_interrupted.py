@@ -85,4 +85,4 @@ def test_an_interrupted_unpacking_leaves_nothing(
             progress=held,
         )
     presser.join()
-    until(lambda: store.content() == before, timeout_s=5, what="the clean-up of late threads")
+    until(lambda: store.content() == before, timeout_s=30, what="the clean-up of late threads")

@@ -33,7 +33,7 @@ def spec(*command: str, **words: object) -> ContainerSpec:
 DETACHED = Stdio(detached=True)
 
 
-def wait_until(condition: object, *, timeout_s: float = 10.0) -> None:
+def wait_until(condition: object, *, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -219,7 +219,7 @@ def test_containerd_runs_execs_pauses_and_kills(home: Path, root_tar: Path) -> N
         assert "PAUSED" in ctr.ok("task", "ls")
         ctr.ok("task", "resume", "two")
         ctr.ok("task", "kill", "-s", "9", "two")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while "STOPPED" not in ctr.ok("task", "ls"):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -35,7 +35,7 @@ def test_a_killed_runtime_leaves_nothing_that_delete_does_not_find(door: Door, v
             process.kill()
         door.ok("delete", "--force", "t-crash")
         assert (door.left(), door.groups()) == ([], []), f"after {delay_ms} ms"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while inhabitants(door):
         assert time.monotonic() < deadline, inhabitants(door)
         time.sleep(0.05)

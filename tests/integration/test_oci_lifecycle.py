@@ -248,7 +248,7 @@ def test_delete_reaches_a_process_that_somebody_froze_elsewhere(door: Door) -> N
 
 
 def wait_for(door: Door, name: str, status: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while door.state(name)["status"] != status:
         assert time.monotonic() < deadline, door.state(name)
         time.sleep(0.05)

@@ -256,7 +256,7 @@ def test_an_interrupted_pull_ends_at_once_and_leaves_only_the_beginning_of_its_b
             stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 30
             while not any(entry.stat().st_size for entry in tmp_path.glob("blobs/incoming/*")):
                 assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.05)

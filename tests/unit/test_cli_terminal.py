@@ -70,7 +70,7 @@ def session() -> Iterator[FakeSession]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.005)

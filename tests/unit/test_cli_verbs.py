@@ -237,7 +237,7 @@ def test_a_timeout_kills_the_container_and_says_so(line: Line, monkeypatch: pyte
     monkeypatch.setattr(line.engine.containers, "kill", lambda name, signal: killed.append(f"{name} {signal}"))
 
     def finish(_session: object) -> ContainerState:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not killed and time.monotonic() < deadline:
             time.sleep(0.01)
         return ContainerState(status="exited", exit_code=137)
@@ -313,7 +313,7 @@ def test_attach_sends_standard_input_to_its_end(line: Line, stdin: Path) -> None
 
     def answer() -> None:  # once the input has come, and its end
         session.far.recv(100)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while ("end", None) not in session.sent and time.monotonic() < deadline:
             time.sleep(0.005)
         session.far.send(b"x0")
