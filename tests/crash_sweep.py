@@ -45,7 +45,7 @@ class Engine(Cloison):
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", _ENTRY, *words]
 
-    def __call__(self, *words: str, input: str | None = None, timeout: float = 60, **env: str) -> Result:
+    def __call__(self, *words: str, input: str | None = None, timeout: float = 120, **env: str) -> Result:
         """To the end, in a child that knows the modules already and nothing else: what is true is on the disk."""
         assert input is None
         with open(os.devnull, "r+b") as null, TemporaryFile() as out, TemporaryFile() as err:

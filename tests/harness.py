@@ -89,7 +89,7 @@ class Cloison:
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "cloison", *words]
 
-    def __call__(self, *words: str, input: str | None = None, timeout: float = 60, **env: str) -> Result:
+    def __call__(self, *words: str, input: str | None = None, timeout: float = 120, **env: str) -> Result:
         """Run to the end; never raises for an exit code. Standard input is empty unless given."""
         stdin = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         return subprocess.run(
@@ -97,7 +97,7 @@ class Cloison:
             env={**self.roots.environ, **env}, **stdin,  # type: ignore[call-overload,no-any-return]
         )  # fmt: skip
 
-    def ok(self, *words: str, input: str | None = None, timeout: float = 60, **env: str) -> str:
+    def ok(self, *words: str, input: str | None = None, timeout: float = 120, **env: str) -> str:
         """The same, but must exit 0; returns standard output without its last newline."""
         result = self(*words, input=input, timeout=timeout, **env)
         assert result.returncode == 0, f"cloison {' '.join(words)}: exit {result.returncode}\n{result.stderr}"
@@ -107,7 +107,7 @@ class Cloison:
         """Start it and come back; ``options`` go to Popen. The caller waits for it."""
         return subprocess.Popen(self.argv(*words), env=self.roots.environ, **options)  # type: ignore[call-overload,no-any-return]
 
-    def shell(self, script: str, *, timeout: float = 60) -> Result:
+    def shell(self, script: str, *, timeout: float = 120) -> Result:
         """A shell pipeline in which ``cloison`` is the command."""
         define = f'cloison() {{ {sys.executable} -m cloison "$@"; }}\n'
         return subprocess.run(

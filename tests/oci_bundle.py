@@ -72,7 +72,7 @@ class Door:
             self.config["process"]["args"] = list(args)
         (self.bundle / "config.json").write_text(json.dumps(self.config))
 
-    def __call__(self, *words: str, timeout: float = 30, input: str | None = None) -> Result:
+    def __call__(self, *words: str, timeout: float = 120, input: str | None = None) -> Result:
         """Run to the end, whatever the container does with the streams: they are files."""
         with (
             tempfile.TemporaryFile("w+") as out,

@@ -18,6 +18,7 @@ from cloison.errors import CloisonError, Conflict, NotFound
 from cloison.model.container import ContainerSpec, ExecSpec, Stdio
 from cloison.snapshots.overlay import Overlay
 from cloison.store.containers import ContainerStore
+from cloison.store.locks import Lock
 from harness import Roots
 
 
@@ -61,6 +62,22 @@ def test_a_killed_monitor_takes_its_container_along_and_is_told(containers: Cont
     state = containers.find("lost").state
     assert (state.status, state.exit_code, state.reason) == ("exited", 255, "monitor-lost")
     containers.remove("lost")
+
+
+def test_what_has_ended_is_told_so_before_it_is_cleaned_up(containers: Containers, roots: Roots) -> None:
+    session = containers.run(spec("sleep", "60", name="between"), stdio=DETACHED)
+    record, running = containers.running("between")
+    store = ContainerStore(roots.settings)
+    operation = Lock(store.path(record.id, "op.lock"))  # a clean-up waits for it
+    try:
+        os.kill(running.pid, signal.SIGKILL)
+        session.close()
+        wait_until(lambda: not store.monitor_lives(record.id))
+        state = containers.find("between").state
+        assert (state.status, state.exit_code) == ("exited", 137)
+    finally:
+        operation.release()
+    containers.remove("between")
 
 
 def test_stop_asks_first_and_kills_after_the_timeout(containers: Containers) -> None:

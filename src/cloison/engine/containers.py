@@ -333,7 +333,10 @@ class Containers:
             if state.status == "running":  # its end was never seen: the machine was switched off
                 state = state.replace(status="exited", exit_code=255, reason="monitor-lost")
             return record.replace(state=state)
-        status = "running" if self._store.monitor_lives(record.id) and running.pid else "created"
+        lives = self._store.monitor_lives(record.id)
+        if not lives and (ended := ending.recorded_end(self._store, record.id, running=running)):
+            return record.replace(state=ended)  # somebody is about to clean up
+        status = "running" if lives and running.pid else "created"
         if status == "running" and self._is_frozen(running):
             status = "paused"
         state = ContainerState(status=status, pid=running.pid, started_ns=running.started_ns)

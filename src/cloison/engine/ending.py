@@ -121,6 +121,12 @@ def _reason(exit: Exit, running: Running, *, asked: str, oom: bool) -> str:
     return "killed" if exit.signal == _SIGKILL else ""
 
 
+def recorded_end(store: ContainerStore, container_id: str, *, running: Running) -> ContainerState | None:
+    """The end of the present run, once its monitor has recorded one; None before that."""
+    exit = _read_exit(store, container_id)
+    return None if exit is None else final_state(exit, running=running, reason="")
+
+
 def _read_exit(store: ContainerStore, container_id: str) -> Exit | None:
     try:
         return parse_exit(read_file(store.path(container_id, "exit")).decode())
