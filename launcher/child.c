@@ -123,7 +123,7 @@ static void child_main(struct launch *l)
 /* A sandbox may hide clone3 (ENOSYS) to be able to look at clone's flags. */
 static pid_t old_clone(struct launch *l)
 {
-	unsigned long flags = (unsigned long)l->namespaces | CLONE_WITH_PIDFD | SIGCHLD;
+	unsigned long flags = (unsigned long)l->namespaces | CLONE_WITH_PIDFD | (l->sibling ? CLONE_PARENT : SIGCHLD);
 	pid_t pid;
 
 	if (l->namespaces & NAMESPACE_TIME) /* not among clone(2)'s flags */
@@ -149,9 +149,13 @@ static pid_t old_clone(struct launch *l)
 
 static pid_t new_child(struct launch *l)
 {
-	struct clone_arguments a = { .flags = l->namespaces | CLONE_WITH_PIDFD, .exit_signal = SIGCHLD };
+	struct clone_arguments a = { .flags = l->namespaces | CLONE_WITH_PIDFD };
 	pid_t pid;
 
+	if (l->sibling)
+		a.flags |= CLONE_PARENT; /* its exit signal is ours */
+	else
+		a.exit_signal = SIGCHLD;
 	a.pidfd = (uint64_t)(uintptr_t)&l->pidfd;
 	if (l->cgroup >= 0) {
 		a.flags |= CLONE_TO_CGROUP;

@@ -134,6 +134,7 @@ struct launch {
 	/* noted while the plan is read */
 	uint32_t namespaces_op, cgroup_op; /* to blame when the clone fails */
 	bool awaits_parent, has_keyring, groups_denied, dies_with_client, unmonitored;
+	bool sibling; /* the child is our parent's: it waits for it, we cannot */
 	bool entered_users; /* in another user namespace, from which nobody comes back */
 	bool released; /* the caller has noted the pid: the child may outlive us */
 
@@ -218,7 +219,7 @@ operation op_new_namespaces, op_time_namespace, op_join_pid_namespace, op_enter_
 	op_bind_fd, op_unmount, op_change_root, op_propagation, op_readonly_root, op_pivot_root, op_directory, op_symlink, op_device, op_console,
 	op_mask, op_readonly_path, op_terminal, op_umask, op_bounding, op_user, op_become, op_capabilities,
 	op_no_new_privs, op_seccomp, op_rlimit, op_keyring, op_cwd, op_death_signal, op_await_start, op_await_start_on,
-	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor,
+	op_init, op_find_command, op_preserve_fd, op_env, op_exec, op_no_monitor, op_sibling,
 	op_scheduler, op_io_priority, op_affinity, op_memory_policy, op_personality;
 
 /* ops_mount.c, for ops_bind.c */

@@ -67,7 +67,8 @@ static void act_lose(struct launch *l)
 
 	l->fault.op = l->shared->at;
 	refuse(l, 0, "child", "");
-	snprintf(l->fault.reason, sizeof l->fault.reason, "%s:%d", WIFSIGNALED(status) ? "killed" : "exited",
+	if (!l->sibling)
+		snprintf(l->fault.reason, sizeof l->fault.reason, "%s:%d", WIFSIGNALED(status) ? "killed" : "exited",
 		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	l->monitor.told = tell_fault(l);
 }
@@ -205,7 +206,7 @@ static void on_exit_of_child(struct launch *l, int unused)
 		l->pidfd = -1;
 		return;
 	}
-	if (wait4(l->pid, &m->status, WNOHANG, &m->usage) != l->pid)
+	if (!l->sibling && wait4(l->pid, &m->status, WNOHANG, &m->usage) != l->pid)
 		return;
 	close(l->pidfd);
 	l->pidfd = -1;
@@ -346,9 +347,12 @@ static void execute_reaper(struct launch *l)
 void kill_and_report(struct launch *l)
 {
 	if (l->pid > 0) {
+		struct pollfd end = { .fd = l->pidfd, .events = POLLIN };
+
 		sys_pidfd_kill(l->pidfd, SIGKILL);
-		while (waitpid(l->pid, &l->monitor.status, 0) < 0 && errno == EINTR)
+		while (poll(&end, 1, -1) < 0 && errno == EINTR)
 			;
+		waitpid(l->pid, &l->monitor.status, 0);
 		child_failed(l);
 	}
 	l->monitor.told = tell_fault(l);

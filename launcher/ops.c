@@ -95,6 +95,7 @@ const struct verb verbs[] = {
 	{ "exec", AT_LEAST(2), 'C', "t", op_exec },
 	{ "client", 1, 'M', "f", op_client },
 	{ "no-monitor", 0, 'M', "", op_no_monitor },
+	{ "sibling", 0, 'M', "", op_sibling },
 	{ "listen", 1, 'M', "f", op_listen },
 	{ "keep", 1, 'M', "f", op_keep },
 	{ "log", 3, 'M', "tn", op_log },

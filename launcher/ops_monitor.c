@@ -71,6 +71,13 @@ int op_no_monitor(struct launch *l, const struct op *op)
 	return 0;
 }
 
+int op_sibling(struct launch *l, const struct op *op)
+{
+	(void)op;
+	l->sibling = true;
+	return 0;
+}
+
 int op_listen(struct launch *l, const struct op *op)
 {
 	l->monitor.listen = (int)number(op->arg[0]);

@@ -155,3 +155,47 @@ def test_each_wait_takes_a_start_of_its_own(world: World) -> None:
     started.until("s")
     assert leave(started) == 0
     assert status_of(pid) == 0
+
+
+def sibling(world: World, *command: str, late: tuple[Operation, ...] = (), more: tuple[Operation, ...] = ()) -> Run:
+    """An orphan that has the launcher's parent, which is us, for its own."""
+    plan = world.plan(*command, stdio=("null", "null", "null"), late=late)
+    plan = [op for op in plan if op[0] != "parent-death-signal"]
+    return launch([("no-monitor",), ("sibling",), *more, *plan])
+
+
+def test_a_sibling_is_the_callers_child_from_the_beginning(world: World) -> None:
+    started = sibling(world, "sh", "-c", "exit 3", late=(("await-start", "client"),))
+    pid = started.pid()
+    started.until("w")
+    assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+    started.send("S")
+    started.until("s")
+    assert leave(started) == 0
+    assert status_of(pid) == 3
+
+
+def test_a_sibling_that_cannot_be_executed_is_a_failure(world: World) -> None:
+    started = sibling(world, "/no/such")
+    pid = started.pid()
+    assert started.fault().reason == "missing"
+    assert started.close() == 1
+    assert status_of(pid) == 1
+
+
+def test_a_sibling_that_is_lost_or_given_up_does_not_stay(world: World) -> None:
+    """The launcher cannot wait for it, but sees its end."""
+    lost = sibling(world, "true", more=(("await-client",), ("await-parent",)))
+    pid = lost.pid()
+    os.kill(pid, 9)
+    lost.send("G")
+    fault = lost.fault()
+    assert (fault.call, fault.reason) == ("child", "")
+    assert lost.close() == 1
+    assert status_of(pid) == -9
+    cancelled = sibling(world, "true", more=(("await-client",), ("await-parent",)))
+    pid = cancelled.pid()
+    cancelled.send("C")
+    assert cancelled.fault().call == "recv"
+    assert cancelled.close() == 1
+    assert status_of(pid) == -9

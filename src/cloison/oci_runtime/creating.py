@@ -43,6 +43,7 @@ class Wishes(Record):
     cgroup: bool = True
     systemd: bool = False  # it makes the control group
     runtime_directory: str = ""  # XDG_RUNTIME_DIR, where systemd is not root's
+    waits: bool = False  # we stay, as the command's parent
     inherited: Inherited = Inherited()
     cache: str = ""  # directory of compiled filters
 
@@ -254,6 +255,7 @@ class Creation:
         hooks = self._spec.hooks
         monitor = MonitorPlan(
             absent=True,
+            sibling=self._wishes.waits,
             start_on=listener,
             start_report=report,
             pause_for_hooks=bool(hooks.prestart or hooks.create_runtime or hooks.create_container),

@@ -40,6 +40,7 @@ def _exec(call: Call) -> int:
         pid_file=call.text("pid-file"),
         seccomp=seccomp_filter(config, cache=call.cache),
         agent=connect_agent(config),
+        waits=not detached,
         below=_below(call, container),
         preserve=inherited(call).fds,
         linux=config.spec.linux,

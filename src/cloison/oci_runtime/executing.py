@@ -32,6 +32,7 @@ class Wishes(Record):
     seccomp: Filter = UNCONFINED
     agent: Agent | None = None  # whom the filter asks
     preserve: tuple[int, ...] = ()  # descriptors that are handed on
+    waits: bool = False  # we stay, as its parent
     below: str = ""  # a control group below the container's
     linux: Linux = Linux()  # the container's
 
@@ -48,7 +49,7 @@ def execute(container: Container, process: Process, *, wishes: Wishes, console: 
             placement=placement.replace(stats=()),
             stdio=standard_streams(terminal=process.terminal),
             facts=read_facts(),
-            monitor=MonitorPlan(absent=True),
+            monitor=MonitorPlan(absent=True, sibling=wishes.waits),
             seccomp=wishes.seccomp,
             keyring=container.id,
             user_namespace=has_own_users(container.pid),

@@ -27,7 +27,6 @@ class Foreground:
     """
 
     def __init__(self, *, terminal: bool) -> None:
-        proc.become_subreaper()
         self._target: tuple[int, int] | None = None
         self._early: list[int] = []  # signals that came before there was a command
         for number in range(1, _signal.NSIG):

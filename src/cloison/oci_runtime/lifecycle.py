@@ -56,7 +56,7 @@ def _run(call: Call) -> int:
         _create_and_start(call, bundle, console=socket.fileno() if socket else -1)
         return 0
     with Foreground(terminal=terminal) as foreground:
-        container = _create_and_start(call, bundle, console=foreground.console)
+        container = _create_and_start(call, bundle, console=foreground.console, waits=True)
         code = foreground.wait(container.pid, container.pid_started)
     if not call.switch("keep"):
         from cloison.oci_runtime.ending import delete
@@ -65,13 +65,14 @@ def _run(call: Call) -> int:
     return code
 
 
-def _create_and_start(call: Call, bundle: Bundle, *, console: int) -> Container:
+def _create_and_start(call: Call, bundle: Bundle, *, console: int, waits: bool = False) -> Container:
     from cloison.oci_runtime.creating import create
     from cloison.oci_runtime.ending import delete
     from cloison.oci_runtime.starting import start
 
     containers = Containers(call.root)
-    container = create(containers, call.id, bundle=bundle, wishes=wishes_of(call, console), log=call.log)
+    wishes = wishes_of(call, console, waits=waits)
+    container = create(containers, call.id, bundle=bundle, wishes=wishes, log=call.log)
     try:
         start(containers, call.id, log=call.log, cache=call.cache)
     except BaseException:
@@ -96,13 +97,14 @@ def read_bundle_of(call: Call) -> Bundle:
     return read_bundle(bundle, config_path=call.text("config"))
 
 
-def wishes_of(call: Call, console: int) -> Wishes:
+def wishes_of(call: Call, console: int, *, waits: bool = False) -> Wishes:
     from cloison.oci_runtime.creating import Wishes
     from cloison.oci_runtime.descriptors import inherited
 
     return Wishes(
         pid_file=call.text("pid-file"),
         console=console,
+        waits=waits,
         keyring=not call.switch("no-new-keyring"),
         cgroup=call.cgroups,
         systemd=call.systemd,

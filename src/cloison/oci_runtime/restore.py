@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloison.linux import criu
+from cloison.linux import criu, proc
 from cloison.oci_runtime.containers import Containers
 from cloison.oci_runtime.criu_verbs import OPTIONS, Directories, check_namespaces, check_rights
 from cloison.oci_runtime.options import Call, Verb
@@ -30,6 +30,7 @@ def _restore(call: Call) -> int:
             fd = socket.fileno() if socket else -1
             _restore_one(call, bundle, console=fd, program=program, directories=directories)
             return 0
+        proc.become_subreaper()  # of what CRIU makes
         with Foreground(terminal=terminal) as foreground:
             container = _restore_one(call, bundle, console=foreground.console, program=program, directories=directories)
             code = foreground.wait(container.pid, container.pid_started)

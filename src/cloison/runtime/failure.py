@@ -107,7 +107,8 @@ def launch_failure(words: Sequence[str], *, plan: Operations = ()) -> LaunchFail
 
 def _lost(reason: str) -> str:
     kind, _, number = reason.partition(":")
-    end = f"was killed by signal {number}" if kind == "killed" else f"ended with code {number}"
+    ends = {"killed": f"was killed by signal {number}", "exited": f"ended with code {number}"}
+    end = ends.get(kind, "ended without a word")  # the launcher is not its parent
     return f"the container's first process {end} before its command could be executed"
 
 

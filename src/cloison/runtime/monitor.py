@@ -24,6 +24,7 @@ class MonitorPlan(Record):
     await_start: str = ""  # "": start at once; "client": our `Session.start`; "anyone": any client's
     start_on: int = -1  # a listening socket on which the command itself waits for its start, without a monitor
     start_report: int = -1  # a file (`cloison.runtime.session.make_report`) that then tells what became of it
+    sibling: bool = False  # the command is our own child, not the launcher's: with ``absent``
     absent: bool = False  # no monitor: the launcher ends once the command runs, or waits on ``start_on``
     pause_for_hooks: bool = False  # wait for `Session.start` once more, with everything mounted and before the pivot
 
@@ -40,6 +41,7 @@ def plan_stdio(stdio: Stdio) -> tuple[Op, ...]:
 def plan_monitor(monitor: MonitorPlan, *, stdio: Stdio, placement: Placement) -> tuple[Op, ...]:
     """The monitor's configuration; `cloison.runtime.launch` adds client 0."""
     ops = [op("no-monitor")] if monitor.absent else []
+    ops += [op("sibling")] if monitor.sibling else []
     ops += [op("keep", fd) for fd in monitor.keep]
     if monitor.listen >= 0:
         ops.append(op("listen", monitor.listen))

@@ -146,6 +146,7 @@ VERBS: dict[str, Verb] = {
     "exec": _verb(at_least(2), "C"),
     "client": _verb(1, "M", 0),
     "no-monitor": _verb(0, "M"),
+    "sibling": _verb(0, "M"),
     "listen": _verb(1, "M", 0),
     "keep": _verb(1, "M", 0),
     "log": _verb(3, "M"),
