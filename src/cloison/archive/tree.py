@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 
 from cloison.archive.budget import Limits, bad_archive, shown
+from cloison.archive.headers import NS
 from cloison.linux.paths import open_in_root
 from cloison.linux.trees import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OPAQUE_XATTR = "trusted.overlay.opaque"
 WHITEOUT_PREFIX = b".wh."
@@ -22,7 +28,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KEPT_OPEN = 64
 _MAX_HOPS = 40  # as the kernel's, for links that dangle
 _IMPLIED_MODE = 0o755
-_MAX_REMEMBERED_BYTES = 64 << 20
+# of directories that have been met; with the rest of us a layer takes less than 64 MiB
+_MAX_REMEMBERED_BYTES = 40 << 20
+_NAME_BYTES = 160  # that a name costs in a dictionary, beside itself
+# seconds, nanoseconds, how many bytes of the path are those of the one before, and how many follow
+_note = struct.Struct("=qIHH")
 
 
 def split_member(name: bytes, limits: Limits) -> tuple[bytes, bytes]:
@@ -51,7 +61,8 @@ class LayerTree:
         self.root_fd = root_fd
         self.implied: dict[bytes, None] = {}  # directories that were made because something is inside, in order
         self._remembered_bytes = 0
-        self._times: dict[bytes, int] = {}
+        self._times = bytearray()  # notes, each with the end of its path: dictionaries take ten times as much
+        self._last_path = b""
         self._open: dict[bytes, int] = {}
 
     def directory(self, path: bytes, *, hops: int = 0) -> int:
@@ -85,7 +96,7 @@ class LayerTree:
             self._replace_whiteout(name, parent_fd)
         fd = self.adopt_directory(path, name, parent_fd=parent_fd)
         os.fchmod(fd, _IMPLIED_MODE)  # whatever umask says
-        self._remember(path)
+        self._remember(len(path) + _NAME_BYTES)
         self.implied[path] = None
         return fd
 
@@ -132,17 +143,28 @@ class LayerTree:
 
     def set_time(self, path: bytes, mtime_ns: int) -> None:
         """To be set at the end, since filling a directory changes it."""
-        self._remember(path)
-        self._times[path] = mtime_ns
+        shared = len(os.path.commonprefix((self._last_path, path)))
+        rest = path[shared:]
+        self._remember(_note.size + len(rest))
+        self._times += _note.pack(*divmod(mtime_ns, NS), shared, len(rest)) + rest
+        self._last_path = path
 
-    def _remember(self, path: bytes) -> None:
-        self._remembered_bytes += len(path)
+    def _remember(self, count: int) -> None:
+        self._remembered_bytes += count
         if self._remembered_bytes > _MAX_REMEMBERED_BYTES:
             raise bad_archive("the names of its directories are too long altogether")
 
+    def _noted_times(self) -> Iterator[tuple[bytes, int]]:
+        path, position = b"", 0
+        while position < len(self._times):
+            seconds, nanoseconds, shared, more = _note.unpack_from(self._times, position)
+            position += _note.size + more
+            path = path[:shared] + self._times[position - more : position]
+            yield path, seconds * NS + nanoseconds
+
     def finish(self) -> None:
-        """Set the directories' times."""
-        for path, mtime_ns in self._times.items():
+        """Set the directories' times, in the order in which they came: of one that came twice, the last."""
+        for path, mtime_ns in self._noted_times():
             try:
                 fd = open_in_root(self.root_fd, path, flags=_DIRECTORY | os.O_NOFOLLOW)
             except OSError:

@@ -30,6 +30,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE_NAME = b".wh..wh..opq"
 _SMALL_BYTES = 64 << 10  # of a file that is copied once in memory, to be written at once
 _MAX_XATTR_BYTES = 64 << 10  # XATTR_SIZE_MAX, linux/limits.h
+_MAX_DROPPED = 100  # names that are told
 _NODE_TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
@@ -191,7 +192,7 @@ class _Unpacker:
                 if capability or err.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSPC, errno.E2BIG):
                     raise
                 kept = False  # not every file system has room for them, or knows them at all
-            if not kept:
+            if not kept and len(self.dropped) < _MAX_DROPPED:
                 self.dropped.add(name.decode(errors="backslashreplace")[:100])
 
     def _make_symlink(self, entry: Entry, name: bytes, *, parent_fd: int) -> None:
