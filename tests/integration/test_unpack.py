@@ -54,6 +54,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "owned").write_text("x")
     os.chown(root / "owned", 3_000_000, 70_000)
     os.setxattr(root / "owned", "user.note", b"binary \0\xff value")
+    (root / "capable").write_text("x")
+    os.setxattr(root / "capable", "security.capability", CAPABILITY)
+    (root / "shared").mkdir()
+    os.chown(root / "shared", 0, 70_000)
+    os.chmod(root / "shared", 0o2775)
+    os.setxattr(root / "shared", "user.empty", b"")
+    (root / "shared" / "setgid").write_text("x")
+    os.chmod(root / "shared" / "setgid", 0o2755)
+    os.mknod(root / "disk", 0o60660, os.makedev(259, 70_000))
+    os.link(root / "long-link", root / "shared" / ("l" * 120), follow_symlinks=False)
     with open(root / "sparse", "wb") as sparse:
         for offset in range(0, 20_000_000, 700_000):
             sparse.seek(offset)
@@ -64,12 +74,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, path in enumerate(sorted(root.rglob("*"))):
         when = 1_600_000_000_000_000_000 + number * 1_234_567_891
         os.utime(path, ns=(when, when), follow_symlinks=False)
+    # in base 256, where there is no PAX
+    for name, seconds in (("empty", -1), ("block", -(2**31) + 1), ("hole", 2**33 + 5)):
+        os.utime(root / name, ns=(seconds * 10**9, seconds * 10**9))
     os.utime(root, ns=(10**18, 10**18))
     return root
 
 
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, version 2
+
+
 FORMATS = {
-    "pax": ["--format=posix", "--xattrs", "--xattrs-include=user.*"],
+    "pax": ["--format=posix", "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.capability"],
     "gnu": ["--format=gnu"],
     "pax sparse 0.0": ["--format=posix", "--sparse", "--sparse-version=0.0"],
     "pax sparse 0.1": ["--format=posix", "--sparse", "--sparse-version=0.1"],
@@ -103,6 +119,29 @@ def test_holes_stay_holes(tree: Path, tmp_path: Path, format: str) -> None:
     unpack(tar("-C", tree, "-c", *FORMATS[format], "sparse", "hole"), tmp_path / "ours")
     assert (tmp_path / "ours/hole").stat().st_blocks * 512 < 100_000
     assert (tmp_path / "ours/sparse").stat().st_blocks * 512 < 5_000_000
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if "sparse" in name])
+def test_a_file_beyond_octal_numbers_unpacks_as_gnu_tar_unpacks_it(tmp_path: Path, format: str) -> None:
+    """Nine gigabytes: no size of that fits into eleven octal digits."""
+    (tmp_path / "gnu").mkdir()
+    with open(tmp_path / "huge", "wb") as file:
+        for offset in (0, (8 << 30) - 10, 9 << 30):
+            file.seek(offset)
+            file.write(b"island" * 1000)
+    data = tar("-C", tmp_path, "-c", *FORMATS[format], "huge")
+    assert len(data) < 1 << 20
+    tar("-C", tmp_path / "gnu", "-xp", input=data)
+    unpack(data, tmp_path / "ours")
+    islands = []
+    for directory in ("gnu", "ours"):
+        info = (tmp_path / directory / "huge").stat()
+        assert (info.st_size, info.st_blocks * 512 < 1 << 20) == ((9 << 30) + 6000, True)
+        with open(tmp_path / directory / "huge", "rb") as file:
+            places = (0, (8 << 30) - 5000, (9 << 30) - 50)
+            islands.append([os.pread(file.fileno(), 20_000, offset) for offset in places])
+    assert islands[0] == islands[1]
+    assert [piece.count(b"island") for piece in islands[1]] == [1000, 1000, 1000]
 
 
 def test_v7_and_ustar_archives_unpack_too(tmp_path: Path) -> None:
