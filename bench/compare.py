@@ -83,7 +83,7 @@ def fail(message: str) -> int:
 def compare(directory: Path, options: argparse.Namespace) -> int:
     if options.only_unpack:
         print_machine()
-        unpacking.rows(directory, files=options.files, runs=min(options.runs, 5))
+        unpacking.rows(directory, files=options.files, runs=min(options.runs, 5), keep=options.disk)
         return 0
     wanted = set(filter(None, options.only.split(",")))
     archive = rootfs_tar(directory)

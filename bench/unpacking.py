@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import measure
@@ -22,8 +23,12 @@ _LARGE_BYTES = 16 << 20
 _PER_DIRECTORY = 100
 
 
-def rows(directory: Path, *, files: int, runs: int) -> None:
-    """A row for ``files`` small files, and one for five times the bytes in large ones."""
+def rows(directory: Path, *, files: int, runs: int, keep: bool) -> None:
+    """A row for ``files`` small files, and one for five times the bytes in large ones.
+
+    With ``keep`` nothing is removed before the row is over: for minutes ext4 does not take the inodes of removed files
+    again, and looks for others past each of them, which whoever comes next would pay for.
+    """
     print(f"\n| unpack one gzip layer | {' | '.join(_NAMES)} | what bounds ours |\n|---|{'---|' * (len(_NAMES) + 1)}")
     large = max(1, files * 10_000 // _LARGE_BYTES)
     for title, count, size, bound in (
@@ -33,13 +38,15 @@ def rows(directory: Path, *, files: int, runs: int) -> None:
         layer = directory / "layer.tar.gz"
         with tarfile.open(layer, "w:gz", compresslevel=1, format=tarfile.GNU_FORMAT) as tar:
             _fill(tar, count=count, size=size)
-        contenders = {name: once for name, once in _contenders(layer, directory).items() if once}
+        contenders = {name: once for name, once in _contenders(layer, directory, keep=keep).items() if once}
         samples = {
             sample.peer: sample for sample in measure.take_turns(contenders, runs=runs, period_s=0.3, warm_ups=1)
         }
         ours = samples["cloison"].quantile(0.5)
         cells = [_cell(samples[name], ours) if name in samples else "" for name in _NAMES]
         print(f"| {title} | {' | '.join(cells)} | {bound} |", flush=True)
+        for left in directory.glob("unpacked-*"):
+            shutil.rmtree(left)
 
 
 def _cell(sample: measure.Sample, ours: float) -> str:
@@ -65,7 +72,7 @@ def _fill(tar: tarfile.TarFile, *, count: int, size: int) -> None:
 _NAMES = ("cloison", "GNU tar + gzip", "bsdtar", "umoci")
 
 
-def _contenders(layer: Path, directory: Path) -> dict[str, Once | None]:
+def _contenders(layer: Path, directory: Path, *, keep: bool) -> dict[str, Once | None]:
     target = directory / "unpacked"
     worker = str(PROJECT / "bench" / "unpack_worker.py")
     argvs: dict[str, list[str]] = {
@@ -75,11 +82,11 @@ def _contenders(layer: Path, directory: Path) -> dict[str, Once | None]:
     }
     if not missing("umoci"):
         argvs["umoci"] = ["umoci", "raw", "unpack", "--image", f"{_layout(layer, directory)}:bench", str(target)]
-    return {name: _into_empty(target, argv) for name, argv in argvs.items() if not missing(argv[0])}
+    return {name: _into_empty(target, argv, keep=keep) for name, argv in argvs.items() if not missing(argv[0])}
 
 
-def _into_empty(target: Path, argv: list[str]) -> Once:
-    """The command alone; the directory is made before, and removed after it."""
+def _into_empty(target: Path, argv: list[str], *, keep: bool) -> Once:
+    """The command alone; the directory is made before, and removed after it, or put aside."""
     unpack = command(*argv)
 
     def once() -> float:
@@ -87,7 +94,10 @@ def _into_empty(target: Path, argv: list[str]) -> Once:
         try:
             return unpack()
         finally:
-            shutil.rmtree(target)
+            if keep:
+                target.rename(tempfile.mkdtemp(prefix="unpacked-", dir=target.parent))
+            else:
+                shutil.rmtree(target)
 
     return once
 
