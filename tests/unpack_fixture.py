@@ -16,6 +16,8 @@ from cloison.archive.unpack import Applied, apply_layer
 
 Member = tuple[tarfile.TarInfo, bytes]
 
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, version 2
+
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, *, data: bytes = b"", link: str = "", **fields: object) -> Member:
     """One member; ``fields`` are TarInfo's (mode, uid, mtime, devmajor, pax_headers, …)."""

@@ -7,19 +7,17 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cloison.archive.pax import render_record
 from cloison.archive.unpack import apply_layer
 from cloison.errors import InvalidArgument
 from cloison.model.mount import Mount
 from cloison.snapshots.overlay import Overlay
-from hostile_archives import PACKERS, block
-from unpack_fixture import archive, describe, file, folder, opened, symlink, unpack
+from unpack_fixture import CAPABILITY, archive, describe, file, folder, opened, symlink, unpack
 
 
 def tar(*words: str | Path, **options: object) -> bytes:
@@ -79,9 +77,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.utime(root / name, ns=(seconds * 10**9, seconds * 10**9))
     os.utime(root, ns=(10**18, 10**18))
     return root
-
-
-CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, version 2
 
 
 FORMATS = {
@@ -395,101 +390,3 @@ def test_what_bsdtar_packs_unpacks_as_both_tars_unpack_it(tree: Path, tmp_path: 
     ours = below(tmp_path / "ours")
     assert len(ours) > 15
     assert ours == below(tmp_path / "bsd") == below(tmp_path / "gnu")
-
-
-MEASURED = """
-import os, sys
-from cloison.archive.unpack import apply_layer
-with open(sys.argv[1], "rb", buffering=0) as layer:
-    apply_layer(layer, root_fd=os.open(sys.argv[2], os.O_RDONLY))
-# not ru_maxrss, which remembers the process before the exec
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-"""
-
-
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_memory_does_not_grow_with_the_layer(tmp_path: Path, compression: str) -> None:
-    size, rng = 128 << 20, random.Random(1)
-    content = b"".join(rng.randbytes(4096) * 8 for _ in range(size >> 15))
-    data = archive(file("large", content), *map(file, map(str, range(500))))
-    (tmp_path / "layer").write_bytes(PACKERS[compression](data))
-    (tmp_path / "root").mkdir()
-    assert peak_kib(MEASURED, tmp_path / "layer", tmp_path / "root") < 64 << 10
-    assert (tmp_path / "root/large").stat().st_size == size
-
-
-def peak_kib(script: str, *words: str | int | Path) -> int:
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    argv = [sys.executable, "-c", script, *map(str, words)]
-    return int(subprocess.run(argv, env=environ, check=True, capture_output=True).stdout)
-
-
-def sparse_gigabyte(directory: Path, format: str) -> bytes:
-    with open(directory / "sparse", "wb") as file:
-        for offset in range(0, 1 << 30, 300_000):
-            file.seek(offset)
-            file.write(b"island" * 700)
-        file.truncate(1 << 30)
-    return tar("-C", directory, "-c", *FORMATS[format], "sparse")
-
-
-def many_attributes(number: int) -> bytes:
-    records = b"".join(render_record(b"SCHILY.xattr.x%d.%d" % (number, n) + b"x" * 80, b"") for n in range(8000))
-    header = block(type=b"x", size=b"%011o\0" % len(records))
-    return header + records + bytes(-len(records) % 512) + block(name=b"%d\0" % number)
-
-
-GREEDY: dict[str, Callable[[Path], bytes]] = {
-    "a gigabyte of holes, pax": lambda path: sparse_gigabyte(path, "pax sparse 1.0"),
-    "a gigabyte of holes, old": lambda path: sparse_gigabyte(path, "gnu sparse"),
-    "headers of a megabyte": lambda _path: archive(
-        *(file(f"{i}", pax_headers={"comment": "x" * 1_000_000}) for i in range(60))
-    ),
-    "names of four kilobytes": lambda _path: archive(
-        *(file("/".join(["d" * 200] * 19) + f"/{i}" + "n" * 200) for i in range(3000))
-    ),
-    "names of attributes": lambda _path: b"".join(map(many_attributes, range(50))) + bytes(1024),
-}
-
-
-@pytest.mark.parametrize("greed", GREEDY)
-def test_memory_does_not_grow_with_what_a_layer_is_made_of(tmp_path: Path, greed: str) -> None:
-    (tmp_path / "layer").write_bytes(subprocess.run(["gzip", "-1"], input=GREEDY[greed](tmp_path), capture_output=True,
-                                                    check=True).stdout)  # fmt: skip
-    (tmp_path / "root").mkdir()
-    assert peak_kib(MEASURED, tmp_path / "layer", tmp_path / "root") < 64 << 10
-    if "holes" in greed:
-        found = (tmp_path / "root/sparse").stat()
-        assert found.st_size == 1 << 30
-        assert found.st_blocks * 512 < 64 << 20
-
-
-DIRECTORIES = """
-import os, sys
-from cloison.archive.tree import LayerTree
-from cloison.errors import InvalidArgument
-tree = LayerTree(os.open("/", os.O_RDONLY))
-try:
-    for number in range(int(sys.argv[2])):
-        tree.set_time(sys.argv[1].encode() % number, 1_700_000_000_123_456_789)
-except InvalidArgument as err:
-    assert "too long altogether" in str(err)
-else:
-    assert sum(1 for _ in tree._noted_times()) == number + 1
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-"""
-
-
-@pytest.mark.parametrize(
-    ("pattern", "count"), [("usr/share/some/where/directory-%08d", 300_000), ("%06d" + "n" * 4000, 99_999)]
-)
-def test_memory_does_not_grow_with_the_number_of_directories(pattern: str, count: int) -> None:
-    assert peak_kib(DIRECTORIES, pattern, count) < 64 << 10
-
-
-def test_of_a_directory_that_comes_twice_the_later_time_counts(tmp_path: Path) -> None:
-    members = [folder("a", mtime=5), folder("a/b", mtime=-6), file("a/b/x"), folder("c", mtime=1 << 33),
-               folder("a", mtime=7)]  # fmt: skip
-    unpack(archive(*members), tmp_path / "ours")
-    times = {name: (tmp_path / "ours" / name).stat().st_mtime for name in ("a", "a/b", "c")}
-    assert times == {"a": 7, "a/b": -6, "c": 1 << 33}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cloison.archive.budget import Limits
 from cloison.errors import InvalidArgument, Unavailable
 from unpack_fixture import (
+    CAPABILITY,
     Member,
     archive,
     character,
@@ -215,9 +216,6 @@ def test_devices_are_data_with_exact_modes(world: Path, format: int) -> None:
     assert (stat.S_ISFIFO(pipe.st_mode), stat.S_IMODE(pipe.st_mode)) == (True, 0o622)
 
 
-CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, version 2
-
-
 def test_only_harmless_xattrs_are_kept_and_the_others_are_named(world: Path) -> None:
     xattrs = {
         "user.kept": "1", "user.overlay.opaque": "y", "trusted.overlay.redirect": "/etc", "trusted.overlay.opaque": "y",
@@ -249,6 +247,14 @@ def test_a_whiteout_hides_the_lower_layers_only_in_any_order(world: Path, order:
     assert (root / "d/x").exists() and is_opaque(root / "d")
     assert (root / "o/x").exists() and is_opaque(root / "o")
     assert is_whiteout(root / "gone")
+
+
+def test_of_a_directory_that_comes_twice_the_later_time_counts(world: Path) -> None:
+    members = [folder("a", mtime=5), folder("a/b", mtime=-6), file("a/b/x"), folder("c", mtime=1 << 33),
+               folder("a", mtime=7)]  # fmt: skip
+    unpack(archive(*members), world / "root")
+    times = {name: (world / "root" / name).stat().st_mtime for name in ("a", "a/b", "c")}
+    assert times == {"a": 7, "a/b": -6, "c": 1 << 33}
 
 
 # --- bombs
