@@ -25,7 +25,8 @@ TEST_PACKAGES  := $(RUN_PACKAGES) busybox-static:/bin/busybox strace:strace dock
 GUEST_PACKAGES := qemu-system-x86:qemu-system-x86_64 mmdebstrap:mmdebstrap e2fsprogs:mkfs.ext4 \
                   busybox-static:/bin/busybox
 BENCH_PACKAGES := $(RUN_PACKAGES) busybox-static:/bin/busybox runc:runc crun:crun podman:podman docker.io:docker \
-                  containerd:containerd hyperfine:hyperfine umoci:umoci libarchive-tools:bsdtar
+                  containerd:containerd hyperfine:hyperfine umoci:umoci libarchive-tools:bsdtar \
+                  docker-registry:docker-registry skopeo:skopeo
 
 .PHONY: run test test-guest bench lint format clean launcher set-up-run set-up-test set-up-bench
 .DEFAULT_GOAL := run

@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import images
 import measure
 import runtimes
 import unpacking
@@ -38,6 +39,9 @@ def main() -> int:
     )
     parser.add_argument("--files", type=int, default=20_000, help="files of the layer unpacked (0 leaves it out)")
     parser.add_argument("--only-unpack", action="store_true", help="the unpacking of layers alone")
+    parser.add_argument("--images", type=int, default=0, metavar="MB",
+                        help="pull, push, save and load an image of so many megabytes (1500 is what docs/performance.md"
+                             " tells of; --runs 3 will do), and nothing else")  # fmt: skip
     parser.add_argument("--disk", action="store_true", help="images and layers on /var/tmp instead of on a tmpfs")
     parser.add_argument("--only", default="", help="comma-separated peers: cloison, docker, podman, runc, crun")
     parser.add_argument("--only-oci", action="store_true", help="the OCI runtimes alone")
@@ -87,6 +91,8 @@ def compare(directory: Path, options: argparse.Namespace) -> int:
         return 0
     wanted = set(filter(None, options.only.split(",")))
     archive = rootfs_tar(directory)
+    if options.images:
+        return compare_images(directory, archive, wanted, options)
     ours = Cloison()
     ours.start(directory, archive)
     engines: list[Peer] = [ours]
@@ -107,6 +113,17 @@ def compare(directory: Path, options: argparse.Namespace) -> int:
             parallel(ours, rounds=options.parallel)
     finally:
         runtimes.stop(bare.values())
+        for engine in engines:
+            engine.stop()
+    return 0
+
+
+def compare_images(directory: Path, archive: Path, wanted: set[str], options: argparse.Namespace) -> int:
+    print_machine()
+    engines = images.engines(directory, start, wanted, archive)
+    try:
+        images.rows(directory, engines, megabytes=options.images, runs=options.runs)
+    finally:
         for engine in engines:
             engine.stop()
     return 0

@@ -65,9 +65,10 @@ _PEAK = (
 )
 
 
-def peak_kib(argv: Sequence[str]) -> int:
+def peak_kib(argv: Sequence[str], environ: dict[str, str] | None = None) -> int:
     """Largest resident set of a command, or of a process that it waited for; some 9 MiB is the least this can see."""
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _PEAK, *argv], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _PEAK, *argv], capture_output=True, text=True,
+                          env=environ)  # fmt: skip
     if done.returncode:
         raise Failed(f"{' '.join(argv)} failed")
     return int(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from cloison.oci.image import OCI_CONFIG, OCI_LAYER
 from harness import SOURCE, Cloison
 from oci_bundle import Door
+from registry_fixture import digest_of, tar_of
+from scripted_registry import ScriptedRegistry
 
 # Cheap ones of the standard library; what an interpreter loads for itself is not counted. Not here, because each costs
 # more than a namespace: argparse asyncio collections contextlib dataclasses enum functools json logging pathlib re
@@ -66,6 +70,29 @@ def test_a_hot_verb_loads_cheap_modules_only(cloison: Cloison, target: str, verb
     strangers = {name for name in modules if name.partition(".")[0] not in ALLOWED | {"cloison"}}
     assert not strangers, "not on the list of cheap modules"
     assert "cloison.cli" in modules  # the measurement itself works
+
+
+# what an HTTP library, TLS and international names cost, half a pull of nothing's time, is not for a HEAD in the clear
+HEAVY = {"ssl", "urllib3", "http.client", "email", "encodings.idna", "asyncio", "subprocess", "rich", "dataclasses"}
+
+
+def test_a_pull_of_what_is_here_loads_no_http_library_and_costs_little(cloison: Cloison) -> None:
+    tar = tar_of({"x": b"x"})
+    rootfs = {"type": "layers", "diff_ids": [digest_of(tar)]}
+    document = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs})
+    with ScriptedRegistry() as server:
+        config = {"mediaType": OCI_CONFIG, "digest": server.add_blob(document.encode()), "size": len(document)}
+        layer = {"mediaType": OCI_LAYER, "digest": server.add_blob(tar), "size": len(tar)}
+        server.add_manifest({"schemaVersion": 2, "config": config, "layers": [layer]})
+        words = ["pull", "-q", f"{server.address}/app"]
+        cloison.ok(*words)
+        server.requests.clear()
+        modules = loaded(["-c", ENTRY, *words], cloison.roots.environ)
+        assert [request.method for request in server.requests] == ["HEAD"]
+        assert not modules & HEAVY
+        assert "cloison.engine.pulling" in modules
+        check_cost([sys.executable, "-S", "-c", ENTRY, *words], cloison.roots.environ, ratio=6.0)  # measured: 4.7
+        cloison.ok("rmi", f"{server.address}/app")
 
 
 OCI_ENTRY = "import sys; from cloison.oci_runtime.main import main; sys.exit(main())"

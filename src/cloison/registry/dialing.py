@@ -49,7 +49,9 @@ def dial(origin: Origin, *, check: Callable[[str], None], timeout_s: float, peer
 
 def _resolve(origin: Origin, peer: str) -> list[tuple[socket.AddressFamily, tuple[str | int, ...]]]:
     try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        # as bytes where that is the same: for a text, Python loads its tables of international names
+        host = origin.host.encode() if origin.host.isascii() else origin.host
+        found = socket.getaddrinfo(host, origin.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
         why = f"no such host: {origin.host}"
         if getattr(err, "errno", 0) == socket.EAI_AGAIN:
