@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,17 +37,20 @@ WINDOW = 1 << 20  # what may be on its way between the socket and the files
 @pytest.fixture
 def server() -> Iterator[ScriptedRegistry]:
     with ScriptedRegistry() as running:
-        document = json.dumps(
-            {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(PLAIN)]}}
-        ).encode()
-        config, layer = running.add_blob(document), running.add_blob(LAYER)
-        running.on(f"/v2/app/blobs/{layer}", honest)
-        running.add_manifest({
-            "schemaVersion": 2,
-            "config": {"mediaType": OCI_CONFIG, "digest": config, "size": len(document)},
-            "layers": [{"mediaType": f"{OCI_LAYER}+gzip", "digest": layer, "size": len(LAYER)}],
-        })  # fmt: skip
+        add_image(running, PLAIN, LAYER)
+        running.on(f"/v2/app/blobs/{DIGEST}", honest)
         yield running
+
+
+def add_image(server: ScriptedRegistry, plain: bytes, packed: bytes) -> None:
+    """``app:latest``, of one layer."""
+    rootfs = {"type": "layers", "diff_ids": [digest_of(plain)]}
+    document = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    server.add_manifest({
+        "schemaVersion": 2,
+        "config": {"mediaType": OCI_CONFIG, "digest": server.add_blob(document), "size": len(document)},
+        "layers": [{"mediaType": OCI_LAYER, "digest": server.add_blob(packed), "size": len(packed)}],
+    })  # fmt: skip
 
 
 @pytest.fixture
@@ -155,14 +159,7 @@ def test_wrong_bytes_are_told_by_the_digest_and_leave_nothing(server: ScriptedRe
 def test_what_no_archive_is_ends_the_pull_with_its_own_error(server: ScriptedRegistry, store: Store) -> None:
     """The digest is right; what it names cannot be unpacked."""
     nonsense = os.urandom(3 << 20)
-    layer = server.add_blob(nonsense)
-    document = json.dumps({"architecture": "amd64", "os": "linux",
-                           "rootfs": {"type": "layers", "diff_ids": [digest_of(nonsense)]}}).encode()  # fmt: skip
-    config = server.add_blob(document)
-    server.add_manifest({
-        "schemaVersion": 2, "config": {"mediaType": OCI_CONFIG, "digest": config, "size": len(document)},
-        "layers": [{"mediaType": OCI_LAYER, "digest": layer, "size": len(nonsense)}],
-    })  # fmt: skip
+    add_image(server, nonsense, nonsense)
     with pytest.raises(InvalidArgument, match="invalid archive"):
         store.images.pull(f"{server.address}/app")
     assert store.is_empty(), store.content()
@@ -194,6 +191,29 @@ def test_a_disk_that_fills_up_while_both_write_to_it_is_empty_again(server: Scri
     finally:
         subprocess.run(["umount", mount], check=True)
         roots.remove()
+
+
+def peak_kib(command: Cloison, *words: str) -> int:
+    """The most memory that a command had, by the kernel's account of its address space (proc(5), VmHWM)."""
+    script = (
+        "import sys; from cloison.__main__ import main; code = main(sys.argv[1:])\n"
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], env=command.roots.environ, check=True,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    return int(done.stdout.split()[-1])
+
+
+def test_memory_does_not_grow_with_a_layer(command: Cloison) -> None:
+    peaks = []
+    for size in (4 << 20, 128 << 20):
+        plain = archive(file("noise", os.urandom(size)))
+        with ScriptedRegistry() as server:
+            add_image(server, plain, gzip.compress(plain, 0, mtime=0))
+            peaks.append(peak_kib(command, "pull", "-q", f"{server.address}/app"))
+    assert peaks[1] - peaks[0] < 16 << 10, peaks
+    assert peaks[1] < 80 << 10, peaks
 
 
 # --- cut short, and gone on with
