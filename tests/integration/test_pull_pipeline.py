@@ -17,9 +17,12 @@ import pytest
 
 from cloison.engine.system import System
 from cloison.errors import InvalidArgument
+from cloison.model.reference import parse_reference
 from cloison.oci.image import OCI_CONFIG, OCI_LAYER
+from cloison.registry.budget import Limits
 from cloison.store.partial import PartialBlob
 from harness import Cloison, Roots, until
+from image_pull import fetch
 from image_store import Store
 from registry_fixture import digest_of
 from scripted_registry import Exchange, ScriptedRegistry
@@ -66,10 +69,11 @@ def store(command: Cloison) -> Store:
 
 
 def honest(exchange: Exchange) -> None:
-    """The layer, or the rest of it that was asked for."""
-    begin = int(exchange.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-    if begin:
-        exchange.answer(206, LAYER[begin:], content_range=f"bytes {begin}-{len(LAYER) - 1}/{len(LAYER)}")
+    """The layer, or what was asked for of it."""
+    first, _, last = exchange.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+    begin, end = int(first), int(last or len(LAYER) - 1)
+    if "range" in exchange.headers:
+        exchange.answer(206, LAYER[begin : end + 1], content_range=f"bytes {begin}-{end}/{len(LAYER)}")
     else:
         exchange.answer(200, LAYER)
 
@@ -289,6 +293,16 @@ def test_a_registry_that_lies_about_the_rest_is_asked_once_more_and_then_told(
     with pytest.raises(InvalidArgument, match=digest_of(lie)):
         store.images.pull(f"{server.address}/app")
     assert store.is_empty(), store.content()
+
+
+def test_a_big_blob_goes_on_in_parts(server: ScriptedRegistry, command: Cloison, store: Store) -> None:
+    cut_short(command, server)
+    limits = Limits(ranges_on_loopback=3, range_bytes=256 << 10, big_blob_bytes=1 << 20)
+    fetch(parse_reference(f"{server.address}/app"), blobs=store.blobs, platform="linux/amd64", limits=limits)
+    begins = sorted(int(words.removeprefix("bytes=").partition("-")[0]) for words in ranges(server))
+    assert begins == list(range(HALF, len(LAYER), 256 << 10))
+    assert store.blobs.is_whole(DIGEST)
+    assert not partials(store)
 
 
 # --- what nobody goes on with
