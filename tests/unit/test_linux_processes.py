@@ -14,8 +14,11 @@ from cloison.linux import processes
 
 
 def test_a_process_is_described_with_the_words_it_was_started_with() -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "a b", ""]) as child:
+    script = "import time; print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, "a b", ""], stdout=subprocess.PIPE) as child:
         try:
+            assert child.stdout is not None
+            child.stdout.readline()  # until then it may have no words yet
             info = processes.read_process(child.pid)
             assert (info.pid, info.parent, info.user_id) == (child.pid, os.getpid(), os.geteuid())
             assert info.command.startswith(f"{sys.executable} -c import time")
