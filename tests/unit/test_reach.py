@@ -363,8 +363,8 @@ def resolve_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real = socket.getaddrinfo
 
-    def resolve(host: str, *args: object, **options: object) -> object:
-        return real("127.0.0.1" if host == "registry.test" else host, *args, **options)  # type: ignore[arg-type]
+    def resolve(host: bytes, *args: object, **options: object) -> object:
+        return real("127.0.0.1" if host == b"registry.test" else host, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
