@@ -74,8 +74,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     known = {"registry.test": "127.0.0.1"}
     real: Callable[..., list[tuple[object, ...]]] = socket.getaddrinfo
 
-    def resolve(host: bytes, *arguments: int, **options: int) -> list[tuple[object, ...]]:
-        return real(known.get(host.decode(), host), *arguments, **options)
+    def resolve(host: bytes | str, *arguments: int, **options: int) -> list[tuple[object, ...]]:
+        return real(known.get(host if isinstance(host, str) else host.decode(), host), *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return known
