@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = _run(sys.argv[1:])
     threading = sys.modules.get("threading")
     if threading is None or threading.active_count() == 1:
-        # Taking the interpreter down costs 2 ms, 5 after a pull, and frees what the kernel frees anyway. All output was
+        # Taking the interpreter down costs 2 ms, or more, and frees what the kernel frees anyway. All output was
         # written by then.
         os._exit(status)
     return status
