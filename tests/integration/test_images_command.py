@@ -97,7 +97,7 @@ def test_inspect_names_layers_by_their_diff_ids(command: Cloison, tmp_path: Path
 BAD = {
     "missing archive": (["load", "-i", "missing-file"], "open missing-file: no such file or directory"),
     "missing archive, long": (["image", "load", "--input", "missing-file"], "open missing-file: no such file"),
-    "a directory as an archive": (["load", "-i", "."], "open .: is a directory"),
+    "a directory as an archive": (["load", "-i", "."], "the directory . is no OCI layout: it has no index.json"),
     "garbage to load": (["load", "-i", "garbage"], "invalid archive"),
     "garbage to import": (["import", "garbage", "x"], "invalid archive"),
     "short garbage": (["import", "short", "x"], "invalid archive"),
