@@ -28,7 +28,19 @@ import cloison.cli
 import cloison.engine
 import sudden_death
 from cloison.__main__ import main as main_of_command
-from harness import SOURCE, Cloison, Result, Roots, compare, ledger, own_cgroups, own_links, own_mounts, own_run_files
+from harness import (
+    SOURCE,
+    Cloison,
+    Result,
+    Roots,
+    compare,
+    ledger,
+    own_cgroups,
+    own_links,
+    own_mounts,
+    own_run_files,
+    until,
+)
 from sudden_death import ATTACHED, DETACHED, Story
 
 NAME, CODE = "doomed", 7
@@ -131,8 +143,11 @@ def runs_or_ended(engine: Engine, story: Story) -> None:
     """Of ``stop`` and ``kill``: it runs on with its process, or it has ended by SIGKILL."""
     state = engine.state()
     assert state is not None, "the container is gone"
+    if state["Running"] and not Path(f"/proc/{state['Pid']}").exists():  # it died since: its monitor is about to say so
+        until(lambda: not (engine.state() or {}).get("Running"), what="the recorded end")
+        state = engine.state()
+        assert state is not None, "the container is gone"
     if state["Running"]:
-        assert Path(f"/proc/{state['Pid']}").exists(), state
         assert not story.made("command", "pidfd_send_signal") or story.killed
     else:
         assert (state["Status"], state["ExitCode"]) == ("exited", 137), state
