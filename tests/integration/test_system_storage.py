@@ -157,7 +157,8 @@ def test_prune_filters_by_age_and_label(command: Cloison, store: Store) -> None:
     command.ok("image", "prune", "-af", "--filter", "until=2026-02-01T00:00:00Z")
     assert images(store) == ["new:1"]
     assert command("image", "prune", "-af", "--filter", "until=gibberish").returncode == 1
-    assert command("image", "prune", "-af", "--filter", "dangling=true").returncode == 1
+    assert "contradict each other" in command("image", "prune", "-af", "--filter", "dangling=true").stderr
+    assert images(store) == ["new:1"]
 
 
 def test_a_budget_takes_the_longest_unused_first(command: Cloison, store: Store) -> None:

@@ -70,10 +70,13 @@ def prune_system(call: Call) -> int:
 
 def _wants_all(call: Call) -> bool:
     """``--all``, or docker's older word for it: ``--filter dangling=false``."""
-    words = parse_filters(call.texts("filter"), (*FILTERS, "dangling")).get("dangling", ["true"])
-    if len(set(words)) != 1 or words[0] not in ("true", "1", "false", "0"):
+    words = parse_filters(call.texts("filter"), (*FILTERS, "dangling")).get("dangling", [])
+    if len(set(words)) > 1 or not {"true", "1", "false", "0"}.issuperset(words):
         raise InvalidArgument(f"invalid filter 'dangling={words[-1]}'", hint="true or false")
-    return call.switch("all") or words[0] in ("false", "0")
+    only_dangling = bool(words) and words[0] in ("true", "1")
+    if call.switch("all") and only_dangling:  # docker removes all then
+        raise InvalidArgument("--all and --filter dangling=true contradict each other", hint="leave one of them out")
+    return call.switch("all") or bool(words) and not only_dangling
 
 
 def _only(call: Call, *, dangling: bool = False) -> PruneFilter:
