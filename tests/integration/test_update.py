@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cloison.linux import cgroups
-from harness import Cloison
+from cloison.store.containers import ContainerStore
+from harness import Cloison, Roots
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,15 @@ def test_what_cannot_be_is_in_neither_kernel_nor_record(
     assert (refused.returncode, why in refused.stderr) == (1, True), refused.stderr
     assert limits(cloison, "one") == before
     assert inside(cloison, "one", "memory.limit_in_bytes", "memory.max") == str(32 << 20)
+
+
+def test_two_updates_at_the_same_time_both_count(cloison: Cloison, roots: Roots, busybox_image: str) -> None:
+    container = cloison.ok("create", "--name", "one", busybox_image, "true")
+    with ContainerStore(roots.settings).enter(container):
+        both = [cloison.spawn("update", *words, "one") for words in (("--cpu-shares", "512"), ("--pids-limit", "77"))]
+        time.sleep(1)  # both have seen the record and wait for the lock, as we have it
+    assert [process.wait(30) for process in both] == [0, 0]
+    assert (limits(cloison, "one")["CpuShares"], limits(cloison, "one")["PidsLimit"]) == (512, 77)
 
 
 def test_several_at_once_and_none_at_all(cloison: Cloison, busybox_image: str) -> None:

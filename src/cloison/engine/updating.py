@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloison.errors import InvalidArgument
+from cloison.errors import InvalidArgument, NotFound
 from cloison.linux import cgroups
 from cloison.model.container import Resources
 from cloison.store.containers import ContainerStore
@@ -40,9 +40,14 @@ def update(record: ContainerRecord, changes: Resources, *, settings: Settings) -
     Raises: InvalidArgument, Unsupported, Denied; Conflict when more is in use than the new limit allows.
     """
     store = ContainerStore(settings)
-    resources = merged(record.spec.resources, changes)
     layout = cgroups.read_layout()
     with store.enter(record.id):
+        try:
+            record = store.load(record.id)  # as it is now: others may have changed it while we waited for the lock
+        except NotFound:
+            store.forget_run(record.id)
+            raise
+        resources = merged(record.spec.resources, changes)
         running = store.load_running(record.id)
         if running is not None and running.pid and store.monitor_lives(record.id):
             if any(getattr(changes, field) is not None for field in _MEMORY):

@@ -6,7 +6,7 @@ import os
 import time
 
 from cloison.errors import CloisonError, InvalidArgument, NotFound, Unavailable
-from cloison.linux import cgroup_stats, cgroups, command, processes
+from cloison.linux import cgroup_stats, cgroups, command, proc, processes
 from cloison.linux.processes import TICKS_PER_S
 from cloison.model.activity import ContainerStats, ProcessTable
 
@@ -98,8 +98,8 @@ def _with_ps(pids: Sequence[int], options: Sequence[str]) -> ProcessTable:
 def read_stats(record: ContainerRecord, running: Running | None) -> ContainerStats:
     """The counters of one container now; all 0 when it does not run."""
     stats = ContainerStats(id=record.id, name=record.name)
-    if running is None or not running.pid:
-        return stats
+    if running is None or not proc.is_alive(running.pid, running.pid_started):
+        return stats  # its number may be another process's by now
     layout = cgroups.read_layout()
     pids = cgroups.pids(layout, running.cgroup)
     try:
