@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,16 @@ def test_two_updates_at_the_same_time_both_count(cloison: Cloison, roots: Roots,
         time.sleep(1)  # both have seen the record and wait for the lock, as we have it
     assert [process.wait(30) for process in both] == [0, 0]
     assert (limits(cloison, "one")["CpuShares"], limits(cloison, "one")["PidsLimit"]) == (512, 77)
+
+
+def test_two_renames_at_the_same_time_leave_one_name(cloison: Cloison, roots: Roots, busybox_image: str) -> None:
+    container = cloison.ok("create", "--name", "one", busybox_image, "true")
+    with ContainerStore(roots.settings).enter(container):
+        both = [cloison.spawn("rename", container, new) for new in ("two", "three")]
+        time.sleep(1)
+    assert [process.wait(30) for process in both] == [0, 0]
+    assert len(os.listdir(f"{roots.data_root}/names")) == 1
+    assert cloison("rename", container, cloison.inspect(container)["Name"][1:]).returncode == 1
 
 
 def test_several_at_once_and_none_at_all(cloison: Cloison, busybox_image: str) -> None:

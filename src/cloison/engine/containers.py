@@ -252,16 +252,10 @@ class Containers:
 
     def rename(self, name: str, new: str) -> None:
         """Raises: Conflict when the new name is taken."""
-        from cloison.engine import names
+        from cloison.engine import names, updating
 
         names.check_name(new)
-        record = self.find(name)
-        with self._store.enter(record.id):  # a name that is not yet in the record is nobody else's while this is held
-            self._store.claim_name(new, record.id)
-            self._store.save(record.replace(name=new), durable=True)
-            self._store.release_name(record.name, record.id)
-            if not record.spec.auto_remove and self._store.load_running(record.id) is None:
-                self._store.forget_run(record.id)
+        updating.rename(self.find(name).id, new, settings=self._settings)
 
     def update(self, name: str, resources: Resources) -> None:
         """Other limits, from now on; those that ``resources`` leaves out stay.
@@ -270,7 +264,7 @@ class Containers:
         """
         from cloison.engine.updating import update
 
-        update(self.find(name), resources, settings=self._settings)
+        update(self.find(name).id, resources, settings=self._settings)
 
     def reap(self, container_id: str) -> None:
         """What a monitor asks for at the end of a container whose caller is gone (`cloison _reap ID`)."""

@@ -1,14 +1,18 @@
-"""Other limits for a container that exists: at once where it runs, and for every start from now on."""
+"""Changes of a container that exists: its name; its limits, at once where it runs and for every start from now on."""
 
 from __future__ import annotations
 
-from cloison.errors import InvalidArgument, NotFound
+from contextlib import contextmanager
+
+from cloison.errors import InvalidArgument
 from cloison.linux import cgroups
 from cloison.model.container import Resources
 from cloison.store.containers import ContainerStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloison.model.container import ContainerRecord
     from cloison.model.settings import Settings
 
@@ -34,19 +38,14 @@ def merged(now: Resources, changes: Resources) -> Resources:
     return both
 
 
-def update(record: ContainerRecord, changes: Resources, *, settings: Settings) -> None:
+def update(container_id: str, changes: Resources, *, settings: Settings) -> None:
     """The kernel first, then the record: a limit that cannot be enforced is in neither.
 
-    Raises: InvalidArgument, Unsupported, Denied; Conflict when more is in use than the new limit allows.
+    Raises: NotFound; InvalidArgument, Unsupported, Denied; Conflict when more is in use than the new limit allows.
     """
     store = ContainerStore(settings)
     layout = cgroups.read_layout()
-    with store.enter(record.id):
-        try:
-            record = store.load(record.id)  # as it is now: others may have changed it while we waited for the lock
-        except NotFound:
-            store.forget_run(record.id)
-            raise
+    with _changing(container_id, store) as record:
         resources = merged(record.spec.resources, changes)
         running = store.load_running(record.id)
         if running is not None and running.pid and store.monitor_lives(record.id):
@@ -56,8 +55,29 @@ def update(record: ContainerRecord, changes: Resources, *, settings: Settings) -
         else:
             cgroups.plan_limits(layout, resources=resources)
         store.save(record.replace(spec=record.spec.replace(resources=resources)), durable=True)
-        if running is None and not record.spec.auto_remove:
-            store.forget_run(record.id)
+
+
+def rename(container_id: str, new: str, *, settings: Settings) -> None:
+    """A name that is not yet in the record is nobody else's while the lock is held. Raises: NotFound, Conflict."""
+    store = ContainerStore(settings)
+    with _changing(container_id, store) as record:
+        store.claim_name(new, record.id)
+        store.save(record.replace(name=new), durable=True)
+        store.release_name(record.name, record.id)
+
+
+@contextmanager
+def _changing(container_id: str, store: ContainerStore) -> Iterator[ContainerRecord]:
+    """The record as it is now, whoever changed it while we waited for its lock, which is held. Raises: NotFound."""
+    with store.enter(container_id):
+        auto_remove = False
+        try:
+            record = store.load(container_id)
+            auto_remove = record.spec.auto_remove
+            yield record
+        finally:
+            if not auto_remove and store.load_running(container_id) is None:
+                store.forget_run(container_id)
 
 
 def _set_fields(resources: Resources) -> dict[str, object]:
